@@ -48,7 +48,7 @@ fn each(program: &Path, arguments: &[&str], profile: Option<&Path>) -> Result<i6
     let run = |calls: usize| {
         let log = NamedTempFile::new()?;
         let profile = profile.unwrap_or(Path::new("/dev/null"));
-        let mut command = callgrind::command(program, log.path(), profile);
+        let mut command = callgrind::command(program, log.path(), profile, &[]);
         let status = command.args(arguments).arg(calls.to_string()).status()?;
         if !status.success() {
             return Err(BoxError::from(format!("{command:?}: {status}")));

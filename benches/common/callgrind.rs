@@ -2,9 +2,9 @@
 
 use std::{ffi::OsString, fs, io, path::Path, process::Command};
 
-/// Returns a command that runs `program` under callgrind and writes the count to `log` and the profile
-/// to `profile`.
-pub(crate) fn command(program: &Path, log: &Path, profile: &Path) -> Command {
+/// Returns a command that runs `program` under callgrind, with further options, and writes the count to `log`
+/// and the profile to `profile`.
+pub(crate) fn command(program: &Path, log: &Path, profile: &Path, options: &[&str]) -> Command {
     let option = |name: &str, value: &Path| {
         let mut option = OsString::from(name);
         option.push(value);
@@ -15,6 +15,7 @@ pub(crate) fn command(program: &Path, log: &Path, profile: &Path) -> Command {
         .arg("--tool=callgrind")
         .arg(option("--log-file=", log))
         .arg(option("--callgrind-out-file=", profile))
+        .args(options)
         .arg(program);
     command
 }

@@ -5,6 +5,9 @@
 //! whose response takes a while.
 
 mod callers;
+#[path = "../common/chart.rs"]
+#[expect(dead_code, reason = "other benches use the rest")]
+mod chart;
 mod database;
 mod picture;
 #[path = "../../tests/common/postgres.rs"]
@@ -17,6 +20,8 @@ mod seed;
 mod spread;
 #[path = "../common/stats.rs"]
 mod stats;
+#[path = "../common/table.rs"]
+mod table;
 
 use std::{
     fs,

@@ -44,7 +44,7 @@ pub(crate) fn count() -> Result<(), BoxError> {
 fn run(work: &str, times: u64) -> Result<u64, BoxError> {
     let log = NamedTempFile::new()?;
     let mut command =
-        callgrind::command(&std::env::current_exe()?, log.path(), Path::new("/dev/null"));
+        callgrind::command(&std::env::current_exe()?, log.path(), Path::new("/dev/null"), &[]);
     let status = command.args(["repeat", work, &times.to_string()]).status()?;
     if !status.success() {
         return Err(format!("{command:?}: {status}").into());

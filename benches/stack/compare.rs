@@ -9,7 +9,7 @@ use tower::BoxError;
 
 use crate::{
     bootstrap::{Estimate, estimate},
-    load::{Job, Load, Until, Window},
+    load::{Job, Keys, Load, Until, Window},
     options::Plan,
     process::Server,
     responses::Kind,
@@ -24,11 +24,31 @@ pub(crate) struct RunningSubject {
     pub(crate) subject: Subject,
     /// Number of responses so far.
     pub(crate) responses: u64,
+    /// The first key that was not used in a load of kind `first`.
+    next_key: usize,
+}
+
+/// Number of requests of a window in which each has a key that was not used before.
+pub(crate) const FIRST_REQUESTS: usize = 400;
+
+/// What a window sends.
+#[derive(Clone, Copy)]
+pub(crate) struct Requests {
+    pub(crate) kind: Kind,
+    pub(crate) connections: usize,
+    /// Number of keys among which requests are spread evenly.
+    pub(crate) keys: usize,
+    pub(crate) until: Until,
 }
 
 impl RunningSubject {
     pub(crate) fn start(subject: Subject) -> Result<Self, BoxError> {
-        Ok(Self { server: subject.start()?, subject, responses: 0 })
+        Ok(Self {
+            server: subject.start()?,
+            responses: 0,
+            next_key: subject.conditions.warm_keys,
+            subject,
+        })
     }
 
     fn restart(&mut self) -> Result<(), BoxError> {
@@ -40,9 +60,32 @@ impl RunningSubject {
     pub(crate) fn window(
         &mut self,
         load: &mut Load,
-        (kind, connections, until): (Kind, usize, Until),
+        Requests { kind, connections, keys, until }: Requests,
     ) -> Result<Window, BoxError> {
-        let job = Job { address: self.server.address, kind, connections, until };
+        let keys = match kind {
+            Kind::First => {
+                self.next_key += FIRST_REQUESTS;
+                Keys::From(self.next_key - FIRST_REQUESTS)
+            }
+            _ => Keys::Any(keys),
+        };
+        self.job(
+            load,
+            Job { address: self.server.address, kind, connections, keys, rate: 0, until },
+        )
+    }
+
+    /// Uses each of the keys once, so that all are in memory and have a count of the day.
+    fn use_keys(&mut self, load: &mut Load, requests: Requests) -> Result<(), BoxError> {
+        let Requests { connections, keys, .. } = requests;
+        let address = self.server.address;
+        let until = Until::Requests(keys as u64);
+        let keys = Keys::From(0);
+        self.job(load, Job { address, kind: Kind::Json, connections, keys, rate: 0, until })
+            .map(drop)
+    }
+
+    pub(crate) fn job(&mut self, load: &mut Load, job: Job) -> Result<Window, BoxError> {
         let window = load.run(job).map_err(|error| format!("{}: {error}", self.subject.name))?;
         self.responses += window.responses;
         Ok(window)
@@ -113,14 +156,10 @@ type Rounds = Vec<Vec<[Side; 2]>>;
 /// layout and hash seeds. So all are restarted for each round, and the interval includes this effect.
 pub(crate) fn compare(
     running: &mut [RunningSubject],
-    kind: Kind,
+    requests: Requests,
     plan: &Plan,
 ) -> Result<Vec<Row>, BoxError> {
-    let (connections, until) = match kind {
-        Kind::Slow => (1, Until::Requests(25)),
-        _ => (plan.connections, Until::Elapsed(plan.window())),
-    };
-    let load_of_window = (kind, connections, until);
+    let kind = requests.kind;
     let (rounds, groups) = plan.rounds_and_groups(kind);
     let mut measured: Vec<Rounds> = running.iter().map(|_| Rounds::new()).collect();
     for round in 1..=rounds {
@@ -128,14 +167,15 @@ pub(crate) fn compare(
         for subject in &mut *running {
             subject.restart()?;
             // Warms up: opens the connections on both sides, reads keys and counters.
-            subject.window(&mut load, load_of_window)?;
+            subject.use_keys(&mut load, requests)?;
+            subject.window(&mut load, requests)?;
         }
         measured.iter_mut().for_each(|rounds| rounds.push(Vec::new()));
         for group in 1..=groups {
             eprint!("\r{}: round {round} of {rounds}, group {group} of {groups} ", kind.name());
             let Some((base, others)) = running.split_first_mut() else { continue };
             for (other, rounds) in others.iter_mut().zip(&mut measured[1..]) {
-                rounds[round - 1].push(measure_group(&mut load, base, other, load_of_window)?);
+                rounds[round - 1].push(measure_group(&mut load, base, other, requests)?);
             }
         }
     }
@@ -152,16 +192,16 @@ fn measure_group(
     load: &mut Load,
     a: &mut RunningSubject,
     b: &mut RunningSubject,
-    load_of_window: (Kind, usize, Until),
+    requests: Requests,
 ) -> Result<[Side; 2], BoxError> {
     let (mut side_a, mut side_b) = (Side::default(), Side::default());
     let clocks =
         |a: &RunningSubject, b: &RunningSubject| io::Result::Ok((a.server.cpu()?, b.server.cpu()?));
     let before = clocks(a, b)?;
-    side_a.add(a.window(load, load_of_window)?);
-    side_b.add(b.window(load, load_of_window)?);
-    side_b.add(b.window(load, load_of_window)?);
-    side_a.add(a.window(load, load_of_window)?);
+    side_a.add(a.window(load, requests)?);
+    side_b.add(b.window(load, requests)?);
+    side_b.add(b.window(load, requests)?);
+    side_a.add(a.window(load, requests)?);
     // Read at the end of the group, not of the window, to include deferred work.
     let after = clocks(a, b)?;
     side_a.cpu = after.0 - before.0;

@@ -10,28 +10,33 @@ use tower_quota::{
 
 use crate::{
     compare::RunningSubject,
-    load::{Job, Load, Until},
+    load::{Job, Keys, Load, Until},
     options::Runtime,
-    proxy::{BackEnd, KEYS, open_postgres, open_sqlite},
+    proxy::{BackEnd, open_postgres, open_sqlite},
     responses::Kind,
     subject::Subject,
 };
 
+/// Connections at the second kill.
+const CONNECTIONS: usize = 64;
+
 /// Kills the proxy while it is idle, then once more during requests, and compares the counts with the
 /// number of responses. Prints a line, and returns `false` if the counts are wrong.
-pub(crate) fn check(
-    running: RunningSubject,
-    back_end: BackEnd,
-    connections: usize,
-) -> Result<bool, BoxError> {
-    let RunningSubject { subject, server, responses } = running;
+pub(crate) fn check(running: RunningSubject, back_end: BackEnd) -> Result<bool, BoxError> {
+    let RunningSubject { subject, server, responses, .. } = running;
     server.kill()?;
     let idle = total(&subject, back_end)?;
 
     let server = subject.start()?;
     let mut load = Load::start()?;
-    let until = Until::Elapsed(Duration::from_secs(10));
-    load.begin(Job { address: server.address, kind: Kind::Json, connections, until })?;
+    load.begin(Job {
+        address: server.address,
+        kind: Kind::Json,
+        connections: CONNECTIONS,
+        keys: Keys::Any(subject.conditions.warm_keys),
+        rate: 0,
+        until: Until::Elapsed(Duration::from_secs(10)),
+    })?;
     sleep(Duration::from_millis(500));
     server.kill()?;
     let window = load.outcome()?;
@@ -43,7 +48,7 @@ pub(crate) fn check(
     let exact = idle == responses && (completed..=sent).contains(&counted);
     println!(
         "- {}: {responses} completed, {idle} counted after `kill -9`; killed again during \
-         {connections} requests: {completed} completed, {counted} counted, {sent} sent. {}",
+         {CONNECTIONS} requests: {completed} completed, {counted} counted, {sent} sent. {}",
         subject.name,
         if exact { "Exact." } else { "**WRONG.**" },
     );
@@ -73,6 +78,13 @@ fn total(subject: &Subject, back_end: BackEnd) -> Result<u64, BoxError> {
 }
 
 async fn total_of(store: &impl AdminStore) -> Result<u64, StoreError> {
-    let page = store.list(KeyPageQuery::first(KEYS)).await?;
-    Ok(page.keys.iter().map(|key| key.total_used).sum())
+    let (mut query, mut total) = (KeyPageQuery::first(1_000), 0);
+    loop {
+        let page = store.list(query.clone()).await?;
+        total += page.keys.iter().map(|key| key.total_used).sum::<u64>();
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return Ok(total),
+        }
+    }
 }

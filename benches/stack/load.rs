@@ -1,8 +1,8 @@
 //! The role `load`: clients with persistent connections that send the next request after each response,
 //! and the handle with which the bench controls them.
 //!
-//! Each line on stdin is one job, `<address> <kind> <connections> <requests|for> <number>`; each line on
-//! stdout is its outcome, `<responses> <failed> <nanoseconds> <latency> <latency> …`.
+//! Each line on stdin is one job, `<address> <kind> <connections> <any|from> <keys> <rate> <requests|for>
+//! <number>`; each line on stdout is its outcome, `<responses> <failed> <nanoseconds> <latency> <latency> …`.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,7 +22,7 @@ use clap::ValueEnum;
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 use tower::BoxError;
 
-use crate::{process::Role, proxy, responses::Kind, wire::Connection};
+use crate::{bootstrap::SplitMix, process::Role, proxy, responses::Kind, wire::Connection};
 
 /// One window of load.
 #[derive(Clone, Copy)]
@@ -30,7 +30,19 @@ pub(crate) struct Job {
     pub(crate) address: SocketAddr,
     pub(crate) kind: Kind,
     pub(crate) connections: usize,
+    pub(crate) keys: Keys,
+    /// Requests per second, of all connections together; 0 is the next request after each response.
+    pub(crate) rate: u64,
     pub(crate) until: Until,
+}
+
+/// Which keys requests have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Keys {
+    /// Each any of this number of keys.
+    Any(usize),
+    /// Each the next one, from this number on.
+    From(usize),
 }
 
 /// When a window ends.
@@ -113,11 +125,21 @@ async fn run_job(job: Job, pool: &mut Vec<Connection>) -> Window {
         Until::Requests(_) => None,
         Until::Elapsed(elapsed) => Some(start + elapsed),
     };
+    let next_key = Arc::new(AtomicUsize::new(match job.keys {
+        Keys::Any(_) => 0,
+        Keys::From(first) => first,
+    }));
     let mut clients = JoinSet::new();
     for number in 0..job.connections {
-        let request = job.kind.request(&proxy::key(number));
-        let client = Client { connection: pool.pop(), latencies: Vec::new() };
-        clients.spawn(client.run(job, request, left.clone(), deadline));
+        let client = Client {
+            connection: pool.pop(),
+            latencies: Vec::new(),
+            request: Request::new(job.kind),
+            random: SplitMix(start.elapsed().as_nanos() as u64 ^ (number as u64) << 32),
+            next_key: next_key.clone(),
+            pace: Pace::of(job, number, start),
+        };
+        clients.spawn(client.run(job, left.clone(), deadline));
     }
     let mut window = Window::default();
     while let Some(Ok((client, outcome))) = clients.join_next().await {
@@ -138,16 +160,65 @@ async fn run_job(job: Job, pool: &mut Vec<Connection>) -> Window {
     window
 }
 
+/// The bytes of a request, whose key is changed.
+struct Request {
+    bytes: Vec<u8>,
+    key_at: usize,
+}
+
+impl Request {
+    fn new(kind: Kind) -> Self {
+        let key = proxy::key(0);
+        let bytes = kind.request(&key);
+        let key_at = bytes.windows(key.len()).position(|window| window == key.as_bytes());
+        Self { bytes, key_at: key_at.expect("requests have a key") }
+    }
+
+    fn set_key(&mut self, number: usize) {
+        let key = proxy::key(number);
+        self.bytes[self.key_at..self.key_at + key.len()].copy_from_slice(key.as_bytes());
+    }
+}
+
+/// When a connection sends requests, if that does not depend on responses.
+struct Pace {
+    next: Instant,
+    interval: Duration,
+}
+
+impl Pace {
+    fn of(job: Job, connection: usize, start: Instant) -> Option<Self> {
+        let between = Duration::from_secs(1).checked_div(u32::try_from(job.rate).ok()?)?;
+        let next = start + between * connection as u32;
+        Some(Self { next, interval: between * job.connections as u32 })
+    }
+
+    /// Waits until the next request is due. Returns when it was, so that a connection that is still busy
+    /// then adds to the latency, or the time after waiting, as timers are coarser than what is measured.
+    async fn due(&mut self) -> Instant {
+        let due = self.next;
+        self.next += self.interval;
+        if Instant::now() >= due {
+            return due;
+        }
+        tokio::time::sleep_until(due.into()).await;
+        Instant::now()
+    }
+}
+
 struct Client {
     connection: Option<Connection>,
     latencies: Vec<u64>,
+    request: Request,
+    random: SplitMix,
+    next_key: Arc<AtomicUsize>,
+    pace: Option<Pace>,
 }
 
 impl Client {
     async fn run(
         mut self,
         job: Job,
-        request: Vec<u8>,
         left: Arc<AtomicU64>,
         deadline: Option<Instant>,
     ) -> (Self, io::Result<()>) {
@@ -158,7 +229,15 @@ impl Client {
                 && deadline.is_none_or(|deadline| Instant::now() < deadline)
         };
         while is_running() {
-            match self.send(job.address, &request, expected).await {
+            let start = match &mut self.pace {
+                Some(pace) => pace.due().await,
+                None => Instant::now(),
+            };
+            self.request.set_key(match job.keys {
+                Keys::Any(count) => self.random.below(count),
+                Keys::From(_) => self.next_key.fetch_add(1, Ordering::Relaxed),
+            });
+            match self.send(job.address, start, expected).await {
                 Ok(latency) => self.latencies.push(latency),
                 Err(error) => return (self, Err(error)),
             }
@@ -166,13 +245,12 @@ impl Client {
         (self, Ok(()))
     }
 
-    async fn send(&mut self, to: SocketAddr, request: &[u8], expected: usize) -> io::Result<u64> {
+    async fn send(&mut self, to: SocketAddr, start: Instant, expected: usize) -> io::Result<u64> {
         if self.connection.is_none() {
             self.connection = Some(Connection::new(TcpStream::connect(to).await?)?);
         }
         let connection = self.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        let start = Instant::now();
-        connection.socket.write_all(request).await?;
+        connection.socket.write_all(&self.request.bytes).await?;
         let response = connection.read().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let latency = start.elapsed().as_nanos() as u64;
         if !response.first_line.starts_with("HTTP/1.1 200 ") || response.length != expected {
@@ -185,8 +263,12 @@ impl Client {
 
 impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, kind, connections, until } = self;
+        let Self { address, kind, connections, keys, rate, until } = self;
         write!(f, "{address} {} {connections} ", kind.name())?;
+        match keys {
+            Keys::Any(count) => write!(f, "any {count} {rate} ")?,
+            Keys::From(first) => write!(f, "from {first} {rate} ")?,
+        }
         match until {
             Until::Requests(requests) => write!(f, "requests {requests}"),
             Until::Elapsed(elapsed) => write!(f, "for {}", elapsed.as_millis()),
@@ -198,13 +280,18 @@ impl FromStr for Job {
     type Err = BoxError;
 
     fn from_str(line: &str) -> Result<Self, BoxError> {
-        let [address, kind, connections, until, number] =
+        let [address, kind, connections, keys, key, rate, until, number] =
             line.split(' ').collect::<Vec<_>>()[..].try_into()?;
-        let number: u64 = number.parse()?;
+        let (number, key): (u64, usize) = (number.parse()?, key.parse()?);
         Ok(Self {
             address: address.parse()?,
             kind: Kind::from_str(kind, false)?,
             connections: connections.parse()?,
+            keys: match keys {
+                "any" => Keys::Any(key),
+                _ => Keys::From(key),
+            },
+            rate: rate.parse()?,
             until: match until {
                 "requests" => Until::Requests(number),
                 _ => Until::Elapsed(Duration::from_millis(number)),

@@ -4,21 +4,28 @@
 //! a CPU clock of its own.
 
 mod bootstrap;
+mod budget;
 #[path = "../common/callgrind.rs"]
 mod callgrind;
+#[path = "../common/chart.rs"]
+mod chart;
 mod compare;
 #[path = "../common/cpu.rs"]
 mod cpu;
 mod forward;
+mod gateway;
 mod instructions;
 mod ledger;
 mod load;
+mod memory;
 mod options;
+mod pictures;
 #[path = "../../tests/common/postgres.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod postgres;
 mod process;
 mod proxy;
+mod rates;
 mod report;
 mod responses;
 mod rivals;
@@ -26,14 +33,18 @@ mod rivals;
 mod stats;
 mod subject;
 mod syscalls;
+#[path = "../common/table.rs"]
+mod table;
 mod upstream;
 mod wire;
 
 use std::{
+    fs,
     io::{self, Read},
     net::Ipv4Addr,
     process::{Command, ExitCode, exit},
     thread,
+    time::Duration,
 };
 
 use clap::Parser;
@@ -45,7 +56,7 @@ use crate::{
     options::{Options, Runtime, Task},
     process::Server,
     proxy::Proxy,
-    subject::Subject,
+    subject::{Conditions, Subject},
 };
 
 #[cfg(mimalloc)]
@@ -63,6 +74,12 @@ fn main() -> Result<ExitCode, BoxError> {
         Some(Task::Instructions { requests, profiles }) => {
             instructions::count(&options.setup, *requests, profiles.as_deref())?;
         }
+        Some(Task::Memory { streams }) => memory::measure(&options.setup, *streams)?,
+        Some(Task::Rates { rates, seconds }) => {
+            rates::measure(&options.setup, rates, Duration::from_secs(*seconds))?;
+        }
+        Some(Task::Pictures) => draw()?,
+        Some(Task::Budget) => return budget::check(&options.setup),
         Some(Task::Upstream) => Runtime::Current.build()?.block_on(async {
             end_with_stdin();
             let listener = listen().await?;
@@ -70,10 +87,11 @@ fn main() -> Result<ExitCode, BoxError> {
             upstream::serve(listener).await
         })?,
         Some(Task::Proxy { variant, upstream, database, url }) => {
-            let runtime = options.setup.runtime(Runtime::Multi).build()?;
+            let runtime = options.setup.runtime.build()?;
             end_with_stdin();
             let (database, url) = (database.clone(), url.clone());
-            let proxy = Proxy { variant: *variant, upstream: *upstream, database, url };
+            let keys = options.setup.keys.iter().copied().max().unwrap_or_default();
+            let proxy = Proxy { variant: *variant, upstream: *upstream, keys, database, url };
             match runtime.block_on(async { proxy.serve(listen().await?).await })? {}
         }
         Some(Task::Load) => Runtime::Current.build()?.block_on(load::serve())?,
@@ -81,16 +99,31 @@ fn main() -> Result<ExitCode, BoxError> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn draw() -> Result<(), BoxError> {
+    const DOCUMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
+    let document = fs::read_to_string(format!("{DOCUMENTS}/performance.md"))?;
+    for (name, picture) in pictures::draw(&document) {
+        let picture =
+            picture.ok_or_else(|| format!("docs/performance.md has no table of {name}"))?;
+        fs::write(format!("{DOCUMENTS}/pictures/{name}.svg"), picture)?;
+    }
+    Ok(())
+}
+
 /// Measures CPU, throughput and latency of all variants, then checks the counts.
 fn measure(options: &Options) -> Result<ExitCode, BoxError> {
     let upstream = start_upstream()?;
-    let runtime = options.setup.runtime(Runtime::Multi);
-    let subjects = Subject::all(&options.setup, runtime, upstream.address)?;
+    let Options { setup, plan, .. } = options;
+    // Only a base that knows keys has further windows with each variant.
+    let subjects = if setup.base.back_end().is_some() { setup.variants().len() + 1 } else { 1 };
+    let first_keys = plan.first_keys(subjects, &setup.keys);
+    let conditions = Conditions::new(setup, first_keys, upstream.address);
+    let subjects = Subject::all(setup, conditions)?;
     let mut running =
         subjects.into_iter().map(RunningSubject::start).collect::<Result<Vec<_>, _>>()?;
-    for kind in options.plan.kinds() {
-        let rows = compare::compare(&mut running, kind, &options.plan)?;
-        report::print(kind, options.plan.connections, &options.setup.base.name(), &rows);
+    for requests in plan.tables(&setup.keys) {
+        let rows = compare::compare(&mut running, requests, plan)?;
+        report::print(requests, &setup.base.name(), &rows);
     }
     let mut exact = true;
     let counts = |running: &RunningSubject| running.subject.variant.back_end().is_some();
@@ -99,7 +132,7 @@ fn measure(options: &Options) -> Result<ExitCode, BoxError> {
     }
     for running in running {
         if let Some(back_end) = running.subject.variant.back_end() {
-            exact &= ledger::check(running, back_end, options.plan.connections)?;
+            exact &= ledger::check(running, back_end)?;
         }
     }
     Ok(if exact { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -9,6 +9,8 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    compare::{FIRST_REQUESTS, Requests as WindowRequests},
+    load::Until,
     postgres,
     proxy::{BackEnd, Variant},
     responses::Kind,
@@ -35,12 +37,12 @@ pub(crate) struct Options {
 
 #[derive(Clone, Subcommand)]
 pub(crate) enum Task {
-    /// System calls per request (strace), one connection, one tokio thread unless --runtime is given.
+    /// System calls per request (strace), one connection.
     Syscalls {
         #[command(flatten)]
         requests: Requests,
     },
-    /// Instructions per request (callgrind), one connection, one tokio thread unless --runtime is given.
+    /// Instructions per request (callgrind), one connection.
     Instructions {
         #[command(flatten)]
         requests: Requests,
@@ -48,6 +50,24 @@ pub(crate) enum Task {
         #[arg(long, value_name = "DIRECTORY")]
         profiles: Option<PathBuf>,
     },
+    /// Resident memory at rest, and for each of many idle streams.
+    Memory {
+        #[arg(long, default_value_t = 5_000)]
+        streams: usize,
+    },
+    /// Latency of JSON requests that are sent at fixed rates, whether responses are there or not.
+    Rates {
+        /// Requests per second.
+        #[arg(long, value_delimiter = ',', default_values_t = [1_000, 2_000, 4_000, 8_000, 12_000, 16_000, 24_000, 32_000])]
+        rates: Vec<u64>,
+        /// Length of a window.
+        #[arg(long, default_value_t = 3)]
+        seconds: u64,
+    },
+    /// Instructions and system calls of the gateway; fails if they are above benches/budget.toml.
+    Budget,
+    /// Draws the pictures of docs/performance.md from its tables.
+    Pictures,
     #[command(hide = true)]
     Upstream,
     #[command(hide = true)]
@@ -108,15 +128,26 @@ impl Runtime {
 /// What is measured.
 #[derive(Clone, Args)]
 pub(crate) struct Setup {
+    /// Numbers of keys among which requests are spread evenly, each measured by itself. One million are
+    /// issued in minutes, and used once in as many before each round.
+    #[arg(long, global = true, value_delimiter = ',', default_values_t = [DEFAULT_KEYS])]
+    pub(crate) keys: Vec<usize>,
     /// Variants to measure in addition to `raw`; all that are installed if none is given.
     #[arg(long, global = true, value_delimiter = ',')]
     variants: Vec<Variant>,
     /// Variant with which the others are compared in the place of `raw`.
     #[arg(long, global = true, default_value = "raw")]
     pub(crate) base: Variant,
-    /// The proxy's runtime; of HAProxy and nginx, the number of threads or workers.
-    #[arg(long, global = true)]
-    runtime: Option<Runtime>,
+    /// The proxy's runtime, by default that of the gateway on two cores; of HAProxy and nginx, the number
+    /// of threads or workers.
+    #[arg(long, global = true, default_value = "current")]
+    pub(crate) runtime: Runtime,
+    /// Gateway to measure; without it, the one of this checkout is built.
+    #[arg(long, global = true, value_name = "PROGRAM")]
+    pub(crate) gateway: Option<PathBuf>,
+    /// Another build of the gateway (other revision, other profile) to measure, too.
+    #[arg(long, global = true, value_name = "PROGRAM")]
+    pub(crate) other_gateway: Option<PathBuf>,
     /// Another build of this program (other allocator, other revision) to measure, too.
     #[arg(long, global = true, value_name = "PROGRAM")]
     other: Option<PathBuf>,
@@ -124,6 +155,9 @@ pub(crate) struct Setup {
     #[arg(long, global = true, value_name = "RUNTIME")]
     other_runtime: Option<Runtime>,
 }
+
+/// Number of keys.
+pub(crate) const DEFAULT_KEYS: usize = 16;
 
 impl Setup {
     pub(crate) fn variants(&self) -> Vec<Variant> {
@@ -141,14 +175,10 @@ impl Setup {
     }
 
     /// Returns the other build and its runtime, if there is one to measure.
-    pub(crate) fn other(&self, this: &Path, runtime: Runtime) -> Option<(PathBuf, Runtime)> {
+    pub(crate) fn other(&self, this: &Path) -> Option<(PathBuf, Runtime)> {
         let has_other = self.other.is_some() || self.other_runtime.is_some();
         let program = self.other.as_deref().unwrap_or(this).to_owned();
-        has_other.then(|| (program, self.other_runtime.unwrap_or(runtime)))
-    }
-
-    pub(crate) fn runtime(&self, default: Runtime) -> Runtime {
-        self.runtime.unwrap_or(default)
+        has_other.then(|| (program, self.other_runtime.unwrap_or(self.runtime)))
     }
 }
 
@@ -167,6 +197,18 @@ pub(crate) struct Plan {
     /// Latency on one connection with an upstream that delays responses by 20 ms.
     #[arg(long)]
     latency: bool,
+    /// Prompts of 100 KB (not among the default ones).
+    #[arg(long)]
+    prompts: bool,
+    /// JSON responses of 16 KB (not among the default ones).
+    #[arg(long)]
+    large: bool,
+    /// Bursts of 200 events, flushed together (not among the default ones).
+    #[arg(long)]
+    bursts: bool,
+    /// Requests with keys that were not used before (not among the default ones).
+    #[arg(long)]
+    first: bool,
     /// Groups of four windows per variant; a quarter of them for latency.
     #[arg(long, default_value_t = 60)]
     groups: usize,
@@ -176,26 +218,57 @@ pub(crate) struct Plan {
     /// Number of times that all proxies are restarted; the groups are divided among these rounds.
     #[arg(long, default_value_t = 6)]
     rounds: usize,
-    /// Connections at full load.
-    #[arg(long, default_value_t = 64)]
-    pub(crate) connections: usize,
+    /// Numbers of connections at full load, each measured by itself.
+    #[arg(long, value_delimiter = ',', default_values_t = [64])]
+    pub(crate) connections: Vec<usize>,
     /// Only two rounds of three groups: a smoke test without significance.
     #[arg(long)]
     quick: bool,
 }
 
 impl Plan {
-    pub(crate) fn kinds(&self) -> Vec<Kind> {
+    fn kinds(&self) -> Vec<Kind> {
         let flags = [
             (self.json, Kind::Json),
             (self.streams, Kind::Stream),
             (self.paced, Kind::Paced),
             (self.latency, Kind::Slow),
+            (self.prompts, Kind::Prompt),
+            (self.large, Kind::Large),
+            (self.bursts, Kind::Burst),
+            (self.first, Kind::First),
         ];
         let is_any_set = flags.iter().any(|(is_set, _)| *is_set);
+        let is_default = |kind| matches!(kind, Kind::Json | Kind::Stream | Kind::Slow);
         let is_measured =
-            |&(is_set, kind): &(bool, Kind)| is_set || (!is_any_set && kind != Kind::Paced);
+            |&(is_set, kind): &(bool, Kind)| is_set || (!is_any_set && is_default(kind));
         flags.into_iter().filter(is_measured).map(|(_, kind)| kind).collect()
+    }
+
+    /// Returns what is sent, table by table.
+    pub(crate) fn tables(&self, keys: &[usize]) -> Vec<WindowRequests> {
+        let mut tables = Vec::new();
+        for kind in self.kinds() {
+            let (connections, until) = match kind {
+                Kind::Slow => (&[1][..], Until::Requests(25)),
+                Kind::First => (&*self.connections, Until::Requests(FIRST_REQUESTS as u64)),
+                _ => (&*self.connections, Until::Elapsed(Duration::from_millis(self.window))),
+            };
+            for &connections in connections {
+                for &keys in keys {
+                    tables.push(WindowRequests { kind, connections, keys, until });
+                }
+            }
+        }
+        tables
+    }
+
+    /// Returns the number of keys that loads of kind `first` use of each subject.
+    pub(crate) fn first_keys(&self, subjects: usize, keys: &[usize]) -> usize {
+        let first = self.tables(keys).iter().filter(|table| table.kind == Kind::First).count();
+        let (rounds, groups) = self.rounds_and_groups(Kind::First);
+        // A base has windows with each of the others.
+        first * rounds * (1 + 2 * groups * subjects) * FIRST_REQUESTS
     }
 
     /// Returns the number of rounds, and of groups in each.
@@ -203,9 +276,5 @@ impl Plan {
         let (rounds, groups) = if self.quick { (2, 6) } else { (self.rounds.max(1), self.groups) };
         let groups = if kind == Kind::Slow { groups.div_ceil(4) } else { groups };
         (rounds, groups.div_ceil(rounds).max(1))
-    }
-
-    pub(crate) fn window(&self) -> Duration {
-        Duration::from_millis(self.window)
     }
 }

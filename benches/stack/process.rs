@@ -83,13 +83,22 @@ impl Server {
         let (role, stdin, mut stdout) = Role::piped(command)?;
         let mut line = String::new();
         stdout.read_line(&mut line)?;
-        let address =
-            line.trim().parse().map_err(|_| format!("{command:?} printed no address: {line}"))?;
+        let address = line.split_whitespace().last().unwrap_or_default();
+        let address = address
+            .trim_start_matches("http://")
+            .parse()
+            .map_err(|_| format!("{command:?} printed no address: {line}"))?;
         Ok(Self { pids: vec![role.pid()], role, stdin: Some(stdin), address })
     }
 
+    /// Starts a gateway, which announces its URL on stdout and ends by SIGTERM.
+    pub(crate) fn start_gateway(command: &mut Command) -> Result<Self, BoxError> {
+        Ok(Self { stdin: None, ..Self::start(command)? })
+    }
+
     /// Starts another program, and waits until it listens on `address`.
-    pub(crate) fn foreign(command: &mut Command, address: SocketAddr) -> Result<Self, BoxError> {
+    pub(crate) fn foreign(command: &Command, address: SocketAddr) -> Result<Self, BoxError> {
+        let mut command = ending_with_us(command);
         let role = Role { child: command.stdin(Stdio::null()).spawn()? };
         let deadline = Instant::now() + Duration::from_secs(5);
         while TcpStream::connect(address).is_err() {
@@ -121,9 +130,24 @@ impl Server {
         self.role.child.wait().map(drop)
     }
 
-    /// Closes stdin and waits for the process to end by itself.
+    /// Waits for the process to end in order: when its stdin is closed, or by SIGTERM if it has none.
     pub(crate) fn finish(mut self) -> io::Result<()> {
-        self.stdin = None;
-        self.role.child.wait().map(drop)
+        match self.stdin.take() {
+            Some(stdin) => {
+                drop(stdin);
+                self.role.child.wait().map(drop)
+            }
+            None => {
+                self.end();
+                Ok(())
+            }
+        }
     }
+}
+
+/// Returns a command that ends with this process, as the program does not exit when its stdin is closed.
+pub(crate) fn ending_with_us(command: &Command) -> Command {
+    let mut ending = Command::new("setpriv");
+    ending.args(["--pdeathsig", "TERM"]).arg(command.get_program()).args(command.get_args());
+    ending
 }

@@ -36,7 +36,10 @@ use tower_quota::{
     usage::{self, UsageRecorderLayer},
 };
 
-use crate::forward::{CREDENTIAL, Forward};
+use crate::{
+    forward::{CREDENTIAL, Forward},
+    options::Runtime,
+};
 
 /// The services between the client and the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,6 +68,10 @@ pub(crate) enum Variant {
     Postgres,
     /// Auth, usage and quota in PostgreSQL, durability `process`.
     PostgresUsage,
+    /// The gateway with the settings as shipped, except that it logs warnings only.
+    Gateway,
+    /// The gateway with the settings as shipped, which log every request.
+    GatewayInfo,
     /// HAProxy with a map of keys and a stick-table that counts their requests.
     Haproxy,
     /// nginx with a map of keys and no counts.
@@ -76,12 +83,22 @@ impl Variant {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
+    pub(crate) fn program(self) -> Program {
+        match self {
+            Self::Gateway | Self::GatewayInfo => Program::Gateway,
+            Self::Haproxy | Self::Nginx => Program::Rival,
+            _ => Program::Bench,
+        }
+    }
+
     /// Returns where the variant counts, if that outlives its process.
     pub(crate) fn back_end(self) -> Option<BackEnd> {
         match self {
-            Self::Process | Self::ProcessUsage | Self::ProcessMetrics => {
-                Some(BackEnd::Sqlite(Durability::Process))
-            }
+            Self::Process
+            | Self::ProcessUsage
+            | Self::ProcessMetrics
+            | Self::Gateway
+            | Self::GatewayInfo => Some(BackEnd::Sqlite(Durability::Process)),
             Self::Power | Self::PowerUsage => Some(BackEnd::Sqlite(Durability::Power)),
             Self::Postgres | Self::PostgresUsage => Some(BackEnd::Postgres),
             Self::Raw
@@ -95,6 +112,17 @@ impl Variant {
     }
 }
 
+/// The program that serves a variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// This one, in the role `proxy`.
+    Bench,
+    /// The example `gateway`.
+    Gateway,
+    /// HAProxy or nginx.
+    Rival,
+}
+
 /// A store whose counts outlive its process.
 #[derive(Clone, Copy)]
 pub(crate) enum BackEnd {
@@ -102,19 +130,22 @@ pub(crate) enum BackEnd {
     Postgres,
 }
 
-/// Number of keys.
-pub(crate) const KEYS: usize = 16;
 /// Daily limit of the keys: there is one, so that responses have rate headers, but it is never reached.
 pub(crate) const LIMIT: u64 = Limit::MAX_STORED;
 
+/// Maximum number of keys that are issued at once.
+const MAX_BATCH: usize = 1_000;
+
 /// Returns the text of a key.
 pub(crate) fn key(number: usize) -> String {
-    format!("trial-bench-20261122-{:022}", number % KEYS)
+    format!("trial-bench-20261122-{:022}", number)
 }
 
 pub(crate) struct Proxy {
     pub(crate) variant: Variant,
     pub(crate) upstream: SocketAddr,
+    /// Number of keys.
+    pub(crate) keys: usize,
     /// SQLite file, or the beginning of the journal's files beside PostgreSQL.
     pub(crate) database: Option<PathBuf>,
     /// URL of the PostgreSQL database.
@@ -123,7 +154,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) async fn serve(self, listener: TcpListener) -> Result<Infallible, BoxError> {
-        let upstream = self.upstream;
+        let Self { upstream, keys, .. } = self;
         let path = || self.database.as_deref().ok_or("this variant needs --database");
         let sqlite = |durability| open_sqlite(path()?, durability);
         let postgres = async || {
@@ -134,26 +165,47 @@ impl Proxy {
             Variant::Raw => serve(listener, Forward::<Incoming>::new(upstream)?).await,
             Variant::Proxy => serve(listener, proxy(upstream)?).await,
             Variant::Auth => {
-                let store = with_keys(MemoryStore::new()).await?;
+                let store = with_keys(MemoryStore::new(), keys).await?;
                 let auth = TrialKeyAuthLayer::new(store);
                 let forward = Forward::<Incoming>::new(upstream)?;
                 serve(listener, ServiceBuilder::new().layer(auth).service(forward)).await
             }
-            Variant::QuotaMemory => counted(listener, MemoryStore::new(), upstream).await,
-            Variant::UsageMemory => complete(listener, MemoryStore::new(), upstream).await,
-            Variant::Process => counted(listener, sqlite(Durability::Process)?, upstream).await,
-            Variant::Power => counted(listener, sqlite(Durability::Power)?, upstream).await,
-            Variant::ProcessUsage => {
-                complete(listener, sqlite(Durability::Process)?, upstream).await
+            Variant::QuotaMemory => {
+                counted(listener, with_keys(MemoryStore::new(), keys).await?, upstream).await
             }
-            Variant::PowerUsage => complete(listener, sqlite(Durability::Power)?, upstream).await,
+            Variant::UsageMemory => {
+                complete(listener, with_keys(MemoryStore::new(), keys).await?, upstream).await
+            }
+            Variant::Process => {
+                counted(listener, with_keys(sqlite(Durability::Process)?, keys).await?, upstream)
+                    .await
+            }
+            Variant::Power => {
+                counted(listener, with_keys(sqlite(Durability::Power)?, keys).await?, upstream)
+                    .await
+            }
+            Variant::ProcessUsage => {
+                complete(listener, with_keys(sqlite(Durability::Process)?, keys).await?, upstream)
+                    .await
+            }
+            Variant::PowerUsage => {
+                complete(listener, with_keys(sqlite(Durability::Power)?, keys).await?, upstream)
+                    .await
+            }
             Variant::ProcessMetrics => {
                 install_recorder()?;
-                complete(listener, sqlite(Durability::Process)?, upstream).await
+                complete(listener, with_keys(sqlite(Durability::Process)?, keys).await?, upstream)
+                    .await
             }
-            Variant::Postgres => counted(listener, postgres().await?, upstream).await,
-            Variant::PostgresUsage => complete(listener, postgres().await?, upstream).await,
-            Variant::Haproxy | Variant::Nginx => Err("not a variant of this program".into()),
+            Variant::Postgres => {
+                counted(listener, with_keys(postgres().await?, keys).await?, upstream).await
+            }
+            Variant::PostgresUsage => {
+                complete(listener, with_keys(postgres().await?, keys).await?, upstream).await
+            }
+            Variant::Gateway | Variant::GatewayInfo | Variant::Haproxy | Variant::Nginx => {
+                Err("not a variant of this program".into())
+            }
         }
     }
 }
@@ -177,9 +229,8 @@ async fn counted<S>(
     upstream: SocketAddr,
 ) -> Result<Infallible, BoxError>
 where
-    S: AdminStore + KeyStore + QuotaStore + Clone,
+    S: KeyStore + QuotaStore + Clone,
 {
-    let store = with_keys(store).await?;
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(store.clone()))
         .layer(DailyQuotaLayer::new(store))
@@ -194,9 +245,8 @@ async fn complete<S>(
     upstream: SocketAddr,
 ) -> Result<Infallible, BoxError>
 where
-    S: AdminStore + KeyStore + QuotaStore + UsageSink + Clone,
+    S: KeyStore + QuotaStore + UsageSink + Clone,
 {
-    let store = with_keys(store).await?;
     let service = ServiceBuilder::new()
         .layer(UsageRecorderLayer::new(store.clone()).format(OpenAiUsage).watch_requests())
         .layer(TrialKeyAuthLayer::new(store.clone()))
@@ -229,16 +279,26 @@ pub(crate) fn open_sqlite(path: &Path, durability: Durability) -> Result<SqliteS
     Ok(SqliteStore::open(SqliteOptions::new(path).durability(durability))?)
 }
 
+/// Issues the keys in a SQLite file before a gateway opens it.
+pub(crate) fn issue_keys(path: &Path, keys: usize) -> Result<(), BoxError> {
+    Runtime::Current.build()?.block_on(async {
+        let store = with_keys(open_sqlite(path, Durability::Process)?, keys).await?;
+        Ok(store.close().await?)
+    })
+}
+
 /// Opens a variant's PostgreSQL database.
 pub(crate) async fn open_postgres(url: &str, journal: &Path) -> Result<PostgresStore, BoxError> {
     Ok(PostgresStore::open(PostgresOptions::new(url, journal)?).await?)
 }
 
 /// Issues the keys if the store has none.
-async fn with_keys<S: AdminStore>(store: S) -> Result<S, BoxError> {
-    let query = KeyPageQuery::first(1);
-    if store.list(query).await?.keys.is_empty() {
-        let keys = (0..KEYS).map(|number| {
+async fn with_keys<S: AdminStore>(store: S, keys: usize) -> Result<S, BoxError> {
+    if !store.list(KeyPageQuery::first(1)).await?.keys.is_empty() {
+        return Ok(store);
+    }
+    for first in (0..keys).step_by(MAX_BATCH) {
+        let keys = (first..keys.min(first + MAX_BATCH)).map(|number| {
             let secret = SecretKey::parse(&key(number))?;
             let mut record = KeyRecord::new(KeyId::generate(), Limit::Units(LIMIT));
             record.label = format!("bench {number}");

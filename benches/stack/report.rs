@@ -2,19 +2,25 @@
 
 use crate::{
     bootstrap::Estimate,
-    compare::{Comparison, Row},
+    compare::{Comparison, Requests, Row},
     responses::Kind,
 };
 
 /// Prints one table of what was compared with the variant `base`, and whether the measurement is valid.
-pub(crate) fn print(kind: Kind, connections: usize, base: &str, rows: &[Row]) {
+pub(crate) fn print(requests: Requests, base: &str, rows: &[Row]) {
+    let Requests { kind, connections, keys, .. } = requests;
     let title = match kind {
-        Kind::Json => format!("JSON responses, {connections} connections"),
-        Kind::Stream => format!("Streams of 20 events without delay, {connections} connections"),
-        Kind::Paced => format!("Streams of an event every 2 ms, {connections} connections"),
-        Kind::Slow => "Latency on one connection, beyond the upstream's 20 ms".to_owned(),
+        Kind::Json => "JSON responses",
+        Kind::Stream => "Streams of 20 events without delay",
+        Kind::Paced => "Streams of an event every 2 ms",
+        Kind::Slow => "Latency beyond the upstream's 20 ms",
+        Kind::Prompt => "Prompts of 100 KB",
+        Kind::Large => "JSON responses of 16 KB",
+        Kind::Burst => "Bursts of 200 events",
+        Kind::First => "First requests of keys",
+        Kind::Idle => "Idle streams",
     };
-    println!("\n### {title}\n");
+    println!("\n### {title}, connections: {connections}, keys: {keys}\n");
     println!(
         "| variant | CPU µs | × {base} [95 %] | req/s | kept | p50 µs | added | p99 µs | added |"
     );

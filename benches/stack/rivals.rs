@@ -13,7 +13,8 @@ use tower::BoxError;
 use crate::{
     forward::CREDENTIAL,
     process::Server,
-    proxy::{KEYS, LIMIT, Variant, key},
+    proxy::{LIMIT, Variant, key},
+    subject::Conditions,
 };
 
 /// Returns whether a program is installed.
@@ -22,36 +23,33 @@ pub(crate) fn is_installed(program: &str) -> bool {
     run.is_ok_and(|status| status.success())
 }
 
-/// Starts HAProxy or nginx with `threads` threads or workers, and with its files in `directory`.
+/// Starts HAProxy or nginx with its files in `directory`.
 pub(crate) fn start(
     variant: Variant,
-    upstream: SocketAddr,
-    threads: usize,
+    conditions: Conditions,
     directory: &Path,
 ) -> Result<Server, BoxError> {
+    let (keys, threads) = (conditions.keys(), conditions.runtime.threads());
     let address = free_address()?;
     let config = directory.join("config");
     match variant {
         Variant::Haproxy => {
             let map: String =
-                (0..KEYS).map(|number| format!("{} k{number}\n", key(number))).collect();
+                (0..keys).map(|number| format!("{} k{number}\n", key(number))).collect();
             let map_path = directory.join("keys.map");
             fs::write(&map_path, map)?;
-            fs::write(&config, haproxy(address, upstream, threads, &map_path))?;
-            Server::foreign(ending_with_us("haproxy").arg("-f").arg(config), address)
+            fs::write(&config, haproxy(address, conditions.upstream, threads, &map_path))?;
+            let mut haproxy = Command::new("haproxy");
+            haproxy.arg("-f").arg(config);
+            Server::foreign(&haproxy, address)
         }
         _ => {
-            fs::write(&config, nginx(address, upstream, threads, directory)?)?;
-            Server::foreign(ending_with_us("nginx").arg("-c").arg(config), address)
+            fs::write(&config, nginx(address, conditions.upstream, threads, keys, directory)?)?;
+            let mut nginx = Command::new("nginx");
+            nginx.arg("-c").arg(config);
+            Server::foreign(&nginx, address)
         }
     }
-}
-
-/// Ends the program with this one, as it does not exit when its stdin is closed.
-fn ending_with_us(program: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", program]);
-    command
 }
 
 /// Returns a free address below the ephemeral ports, so that no outgoing connection takes it in between.
@@ -70,7 +68,7 @@ fn haproxy(listen: SocketAddr, upstream: SocketAddr, threads: usize, map: &Path)
     format!(
         r#"global
     nbthread {threads}
-    maxconn 4096
+    maxconn 9000
 defaults
     mode http
     timeout connect 5s
@@ -86,7 +84,7 @@ frontend keys
     http-request set-header authorization "{CREDENTIAL}"
     default_backend upstream
 backend today
-    stick-table type string len 32 size 100k expire 1d store http_req_rate(1d)
+    stick-table type string len 32 size 2m expire 1d store http_req_rate(1d)
 backend upstream
     http-reuse always
     server upstream {upstream}
@@ -98,17 +96,21 @@ fn nginx(
     listen: SocketAddr,
     upstream: SocketAddr,
     workers: usize,
+    keys: usize,
     directory: &Path,
 ) -> Result<String, std::fmt::Error> {
     let directory = directory.display();
-    let mut keys = String::new();
-    for number in 0..KEYS {
-        writeln!(keys, "        \"Bearer {}\" k{number};", key(number))?;
+    let mut map = String::new();
+    for number in 0..keys {
+        writeln!(map, "        \"Bearer {}\" k{number};", key(number))?;
     }
+    // Its default is too small for many keys.
+    let map_size = (2 * keys).max(2_048);
     let proxy = format!(
         r#"if ($key_id = "") {{ return 401; }}
             proxy_pass http://upstream;
             proxy_http_version 1.1;
+            proxy_request_buffering off;
             proxy_set_header connection "";
             proxy_set_header authorization "{CREDENTIAL}";"#
     );
@@ -116,11 +118,12 @@ fn nginx(
         r#"daemon off;
 worker_processes {workers};
 pid {directory}/pid;
-error_log stderr warn;
-events {{ worker_connections 4096; }}
+error_log stderr error;
+events {{ worker_connections 16384; }}
 http {{
     access_log off;
     map_hash_bucket_size 128;
+    map_hash_max_size {map_size};
     client_body_temp_path {directory}/bodies;
     proxy_temp_path {directory}/proxy;
     fastcgi_temp_path {directory}/fastcgi;
@@ -130,7 +133,7 @@ http {{
     keepalive_requests 1000000000;
     map $http_authorization $key_id {{
         default "";
-{keys}    }}
+{map}    }}
     upstream upstream {{
         server {upstream};
         keepalive 128;
@@ -142,7 +145,7 @@ http {{
         location / {{
             {proxy}
         }}
-        location ~ ^/v1/(stream|paced)$ {{
+        location ~ ^/v1/(stream|paced|burst|idle)/ {{
             proxy_buffering off;
             {proxy}
         }}

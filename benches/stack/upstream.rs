@@ -16,25 +16,41 @@ use crate::{
 /// Prepared responses.
 struct Responses {
     json: Vec<u8>,
-    body: String,
-    /// The chunks of a stream: the first with the head before it, the last with the last chunk after it.
+    large: Vec<u8>,
+    /// The chunks of a stream of 20 events: the first with the head before it, the last with the last chunk
+    /// after it.
     frames: Vec<Vec<u8>>,
+    burst: Vec<u8>,
+    /// The first event of a stream without end.
+    idle: Vec<u8>,
 }
 
 impl Responses {
     fn new() -> Self {
-        let body = responses::json();
-        let json = json_head(body.len(), "") + &body;
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
-                    cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n";
-        let chunk = |event: String| format!("{:x}\r\n{event}\r\n", event.len());
-        let mut frames: Vec<String> = responses::events().into_iter().map(chunk).collect();
-        frames[0].insert_str(0, head);
-        let last = frames.len() - 1;
-        frames[last].push_str("0\r\n\r\n");
-        let frames = frames.into_iter().map(String::into_bytes).collect();
-        Self { json: json.into_bytes(), body, frames }
+        let json = |kind: Kind| {
+            let body = kind.json();
+            (json_head(body.len(), "") + &body).into_bytes()
+        };
+        let mut frames = frames(Kind::Stream);
+        let mut burst = self::frames(Kind::Burst).concat();
+        for end in [frames.last_mut(), Some(&mut burst)].into_iter().flatten() {
+            end.extend(b"0\r\n\r\n");
+        }
+        let idle = self::frames(Kind::Idle).concat();
+        Self { json: json(Kind::Json), large: json(Kind::Large), frames, burst, idle }
     }
+}
+
+/// Returns the chunks of a stream, the first with the head before it.
+fn frames(kind: Kind) -> Vec<Vec<u8>> {
+    let mut head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+                    cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n";
+    let events = responses::events(kind.events().unwrap_or_default()).into_iter();
+    let frames = events.map(|event| {
+        let head = std::mem::take(&mut head);
+        format!("{head}{:x}\r\n{event}\r\n", event.len()).into_bytes()
+    });
+    frames.collect()
 }
 
 fn json_head(length: usize, more: &str) -> String {
@@ -60,7 +76,12 @@ async fn respond(mut connection: Connection, responses: &Responses) -> io::Resul
         let received = Instant::now();
         let socket = &mut connection.socket;
         match Kind::of_request(&request.first_line) {
-            Some(Kind::Json) => socket.write_all(&responses.json).await?,
+            Some(Kind::Json | Kind::Prompt | Kind::First) => {
+                socket.write_all(&responses.json).await?
+            }
+            Some(Kind::Large) => socket.write_all(&responses.large).await?,
+            Some(Kind::Burst) => socket.write_all(&responses.burst).await?,
+            Some(Kind::Idle) => socket.write_all(&responses.idle).await?,
             Some(Kind::Stream) => {
                 for frame in &responses.frames {
                     socket.write_all(frame).await?;
@@ -72,7 +93,7 @@ async fn respond(mut connection: Connection, responses: &Responses) -> io::Resul
                     socket.write_all(frame).await?;
                 }
             }
-            Some(Kind::Slow) => respond_late(socket, received, &responses.body).await?,
+            Some(Kind::Slow) => respond_late(socket, received, &Kind::Slow.json()).await?,
             None => {
                 socket.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await?
             }

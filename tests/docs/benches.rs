@@ -1,7 +1,13 @@
 //! The commands of docs/performance.md run for minutes: their benches and options exist, and what they draw is kept.
 
+#[path = "../../benches/common/chart.rs"]
+mod chart;
 #[path = "../../benches/leases/picture.rs"]
 mod picture;
+#[path = "../../benches/stack/pictures.rs"]
+mod pictures;
+#[path = "../../benches/common/table.rs"]
+mod table;
 
 use std::{fs, path::Path};
 
@@ -30,6 +36,16 @@ fn the_picture_of_leases_shows_its_table() {
     let picture = picture::draw(&read("docs/scaling.md")).unwrap();
     let kept = read("docs/pictures/leases.svg");
     assert!(picture == kept, "run cargo bench --bench leases -- picture");
+}
+
+#[test]
+fn the_pictures_of_the_performance_page_show_its_tables() {
+    let read = |path: &str| fs::read_to_string(Path::new(ROOT).join(path)).unwrap();
+    for (name, picture) in pictures::draw(&read("docs/performance.md")) {
+        let picture = picture.unwrap_or_else(|| panic!("no table of {name}"));
+        let kept = read(&format!("docs/pictures/{name}.svg"));
+        assert!(picture == kept, "{name}: run cargo bench --bench stack -- pictures");
+    }
 }
 
 fn sources(bench: &str) -> String {
