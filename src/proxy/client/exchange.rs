@@ -81,7 +81,7 @@ where
             response.as_mut().poll(cx)
         });
         sent.await.map_err(|mut failed| NotSent {
-            request: failed.take_message(),
+            request: failed.take_message().map(|request| self.target.absolute(request)),
             error: ended.take().unwrap_or_else(|| failed.into_error()),
         })
     }

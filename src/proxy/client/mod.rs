@@ -67,10 +67,11 @@ impl ClientOptions {
 /// A pooling HTTP client over any connector, for HTTP/1.1 and, where ALPN has negotiated it, HTTP/2.
 ///
 /// Clones share the pool. The future of a request and the body of its response move the bytes of an HTTP/1 connection
-/// themselves, without a task, so nothing is sent or received unless they are polled. A request whose connection turns out to be closed before anything was sent
-/// moves to another connection. A request on a connection that the upstream had closed since its last
-/// response is retried once, if its method is safe (RFC 9110, section 9.2.1) and it has no body. Nothing
-/// else is retried.
+/// themselves, without a task, so nothing is sent or received unless they are polled.
+///
+/// A request whose connection turns out to be closed before anything was sent moves to another connection. A request
+/// on a connection that the upstream had closed since its last response is retried once, if its method is safe
+/// (RFC 9110, section 9.2.1) and it has no body. Nothing else is retried.
 pub struct UpstreamClient<B>(Arc<Pool<B>>)
 where
     B: Body + 'static;
@@ -306,7 +307,7 @@ pin_project! {
     struct OutgoingBody<B> {
         #[pin]
         body: Option<B>,
-        // Tells the connection of the end.
+        // Notes the end for the connection.
         guard: Option<RequestBodyGuard>,
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{
-    HeaderValue, Uri,
+    HeaderValue, Request, Uri,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body;
@@ -58,8 +58,22 @@ impl Target {
         value.unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 
+    /// Returns the URL of a connector.
     fn uri(self) -> Result<Uri, http::Error> {
-        let path = PathAndQuery::from_static("/");
+        self.url(PathAndQuery::from_static("/"))
+    }
+
+    /// Returns the request with its whole URL, of which another connection may need more than the path.
+    pub(super) fn absolute<B>(&self, mut request: Request<B>) -> Request<B> {
+        let path = request.uri().path_and_query().cloned();
+        let url = path.and_then(|path| self.clone().url(path).ok());
+        if let Some(url) = url {
+            *request.uri_mut() = url;
+        }
+        request
+    }
+
+    fn url(self, path: PathAndQuery) -> Result<Uri, http::Error> {
         Uri::builder().scheme(self.scheme).authority(self.authority).path_and_query(path).build()
     }
 }
