@@ -137,7 +137,7 @@
 //! | `client` | [`upstream_client`](proxy::upstream_client): the transport of [`proxy`] over hyper and rustls | |
 //! | `admin` | [`admin`]; the web page and OpenAPI are compiled in | |
 //! | `openai` | [`openai`] | |
-//! | `server` | [`server`] over hyper and Tokio |
+//! | `server` | [`server`] over hyper and Tokio | |
 //! | `metrics` | counts through the `metrics` facade; next to no cost without a recorder | |
 //! | `serde` | `Serialize` of ids, days, usage events and figures | |
 //! | `full` | all of them | |
