@@ -24,6 +24,8 @@
 
 #[cfg(any(feature = "usage", test))]
 mod family;
+#[cfg(any(feature = "server", feature = "usage"))]
+mod guard;
 pub(crate) mod names;
 #[cfg(any(feature = "engine", feature = "quota", feature = "server", feature = "usage"))]
 #[cfg_attr(not(feature = "metrics"), path = "noop.rs")]
@@ -33,6 +35,8 @@ mod recorded;
 
 #[cfg(feature = "usage")]
 pub(crate) use family::Family;
+#[cfg(any(feature = "server", feature = "usage"))]
+pub(crate) use guard::GaugeGuard;
 pub use names::{ALL, Metric};
 #[cfg(any(feature = "engine", feature = "quota", feature = "server", feature = "usage"))]
 pub(crate) use recorded::*;

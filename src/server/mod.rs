@@ -86,7 +86,7 @@ use self::{
     connection_limit::{ConnectionLimit, PendingConnections},
     streams::StreamExecutor,
 };
-use crate::metrics::{Gauge, names};
+use crate::metrics::{GaugeGuard, names};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -203,7 +203,7 @@ where
                     passes_rejected,
                 };
                 let served = connection.serve(protocols.clone(), service.clone());
-                let open = OpenGuard::new(&open);
+                let open = GaugeGuard::new(&open);
                 tasks.spawn(async move {
                     served.await;
                     drop(open);
@@ -251,22 +251,6 @@ where
         }
         tasks.shutdown().await;
         streams.shutdown().await;
-    }
-}
-
-/// Counts a connection as open until it is dropped.
-struct OpenGuard(Gauge);
-
-impl OpenGuard {
-    fn new(open: &Gauge) -> Self {
-        open.increment(1.0);
-        Self(open.clone())
-    }
-}
-
-impl Drop for OpenGuard {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
     }
 }
 

@@ -5,7 +5,7 @@ use std::array;
 use crate::{
     error::catalog,
     key::looks_like_key,
-    metrics::{Counter, Family, Gauge, Histogram, Metric, names},
+    metrics::{Counter, Family, Gauge, GaugeGuard, Histogram, Metric, names},
     store::{BODY_BROKEN, NO_RESPONSE, RequestOutcome, STATUS_4XX, STATUS_5XX, UsageEvent},
 };
 
@@ -42,15 +42,6 @@ struct TokenCounters {
     completion: Counter,
     cached: Counter,
     reasoning: Counter,
-}
-
-/// Counts a request as in flight until it is dropped.
-pub(super) struct InFlightGuard(Gauge);
-
-impl Drop for InFlightGuard {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
 }
 
 impl Metrics {
@@ -90,9 +81,8 @@ impl Metrics {
     }
 
     /// Counts a request as in flight.
-    pub(super) fn enter(&self) -> InFlightGuard {
-        self.in_flight.increment(1.0);
-        InFlightGuard(self.in_flight.clone())
+    pub(super) fn enter(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.in_flight)
     }
 
     /// Records a request that has ended.

@@ -7,13 +7,14 @@ use http::{HeaderMap, Method, Request, response::Parts};
 use http_body::Body;
 
 use super::{
-    ReportedUsage, RequestBody, layer::Config, metrics::InFlightGuard,
-    request_body::RequestBodyHandle, scanner::ResponseScanner,
+    ReportedUsage, RequestBody, layer::Config, request_body::RequestBodyHandle,
+    scanner::ResponseScanner,
 };
 use crate::{
     body::{BodyEnd, BodyObserver},
     error::{Rejected, UpstreamFault, grpc},
     key::looks_like_key,
+    metrics::GaugeGuard,
     request::{Listener, RequestContext},
     store::{RequestOutcome, UsageEvent},
 };
@@ -26,7 +27,7 @@ pub(super) struct Recorder(Box<Recording>);
 struct Recording {
     config: Arc<Config>,
     listeners: Vec<Listener>,
-    _in_flight: InFlightGuard,
+    _in_flight: GaugeGuard,
     context: RequestContext,
     event: UsageEvent,
     started: Instant,
