@@ -111,19 +111,19 @@ static CLASSES: [u8; 256] = {
         }
         byte += 1;
     }
-    let (token, target) = (b"!#$%&'*+-.^_`|~", b"!$%&'()*+,-./:;=?@_~");
+    let classes = with(classes, b"!#$%&'*+-.^_`|~", TOKEN);
+    with(classes, b"!$%&'()*+,-./:;=?@_~", TARGET)
+};
+
+/// Returns the classes with these bytes in one more.
+const fn with(mut classes: [u8; 256], bytes: &[u8], class: u8) -> [u8; 256] {
     let mut at = 0;
-    while at < token.len() {
-        classes[token[at] as usize] |= TOKEN;
-        at += 1;
-    }
-    at = 0;
-    while at < target.len() {
-        classes[target[at] as usize] |= TARGET;
+    while at < bytes.len() {
+        classes[bytes[at] as usize] |= class;
         at += 1;
     }
     classes
-};
+}
 
 /// Returns the number of bytes of this class at the start.
 fn run(bytes: &[u8], class: u8) -> usize {
@@ -154,11 +154,7 @@ fn parse_plain(bytes: &[u8]) -> Option<Head> {
         if name.is_empty() {
             return None;
         }
-        if let Some(stated) = stated_framing(name, value.trim_ascii(), true)?
-            && framing.replace(stated).is_some()
-        {
-            return None;
-        }
+        note_framing(&mut framing, name, value.trim_ascii(), true)?;
         rest = after.strip_prefix(b"\r\n")?;
     }
     None
@@ -206,24 +202,27 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, RejectedHead> {
 fn framing(headers: &[httparse::Header<'_>], is_http_11: bool) -> Option<Framing> {
     let mut framing = None;
     for header in headers {
-        let stated = stated_framing(header.name.as_bytes(), header.value, is_http_11)?;
-        if stated.is_some_and(|stated| framing.replace(stated).is_some()) {
-            return None;
-        }
+        note_framing(&mut framing, header.name.as_bytes(), header.value, is_http_11)?;
     }
     Some(framing.unwrap_or(Framing::Length(0)))
 }
 
-/// Returns what a header line states of the framing, if anything, or `None` if that is unsupported.
-fn stated_framing(name: &[u8], value: &[u8], is_http_11: bool) -> Option<Option<Framing>> {
-    Some(if name.eq_ignore_ascii_case(b"content-length") {
-        Some(Framing::Length(length(value)?))
+/// Notes what a header line states of the framing, or returns `None` if that is stated twice or in an unsupported way.
+fn note_framing(
+    framing: &mut Option<Framing>,
+    name: &[u8],
+    value: &[u8],
+    is_http_11: bool,
+) -> Option<()> {
+    let stated = if name.eq_ignore_ascii_case(b"content-length") {
+        Framing::Length(length(value)?)
     } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
         let chunked = is_http_11 && value.eq_ignore_ascii_case(b"chunked");
-        Some(chunked.then_some(Framing::Chunked)?)
+        chunked.then_some(Framing::Chunked)?
     } else {
-        None
-    })
+        return Some(());
+    };
+    framing.replace(stated).is_none().then_some(())
 }
 
 /// Parses a `Content-Length` of 1 to 18 digits.
