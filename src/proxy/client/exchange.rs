@@ -81,14 +81,13 @@ where
             response.as_mut().poll(cx)
         });
         sent.await.map_err(|mut failed| NotSent {
-            request: failed.take_message().map(|request| self.target.absolute(request)),
+            request: failed
+                .take_message()
+                .filter(|_| self.is_reused)
+                .map(|request| self.target.absolute(request)),
+            was_stale: self.traffic.awaits_response(),
             error: ended.take().unwrap_or_else(|| failed.into_error()),
         })
-    }
-
-    /// Whether the upstream had closed the connection before it saw the last request.
-    pub(super) fn was_stale(&self) -> bool {
-        self.traffic.awaits_response()
     }
 
     /// Whether the body of the request may go on, although the response has come.
@@ -130,8 +129,10 @@ pub(super) trait Source: Send {
 /// A request without a response.
 pub(super) struct NotSent<B> {
     pub(super) error: hyper::Error,
-    /// The request, if nothing of it was sent.
+    /// The request, if nothing of it was sent on a connection that was used before: a new one that fails would fail again.
     pub(super) request: Option<Request<OutgoingBody<B>>>,
+    /// Whether the upstream had closed the connection before it saw the request.
+    pub(super) was_stale: bool,
 }
 
 /// The task of a connection on which the request goes on after the head of its response: the server that called may wait

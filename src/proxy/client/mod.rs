@@ -165,46 +165,42 @@ where
             Ok(lease) => lease,
             Err(error) => return Err(first_error.unwrap_or(error)),
         };
-        let (NotSent { error, request: unsent }, is_reused, is_stale) = match lease {
-            Lease::Http1(mut exchange) => {
-                let is_reused = exchange.is_reused;
-                match exchange.send(request).await {
-                    Ok(response) if exchange.has_request_body() => {
-                        let task = RequestTask::start(exchange, pool);
-                        return Ok(response.map(|body| UpstreamBody::of_task(body, task)));
-                    }
-                    Ok(response) => {
-                        let source = Box::new(Pooled { exchange, pool });
-                        return Ok(response.map(|body| UpstreamBody::of_http1(body, source)));
-                    }
-                    Err(failed) => (failed, is_reused, exchange.was_stale()),
+        let NotSent { error, request: unsent, was_stale } = match lease {
+            Lease::Http1(mut exchange) => match exchange.send(request).await {
+                Ok(response) if exchange.has_request_body() => {
+                    let task = RequestTask::start(exchange, pool);
+                    return Ok(response.map(|body| UpstreamBody::of_task(body, task)));
                 }
-            }
+                Ok(response) => {
+                    let source = Box::new(Pooled { exchange, pool });
+                    return Ok(response.map(|body| UpstreamBody::of_http1(body, source)));
+                }
+                Err(failed) => failed,
+            },
             Lease::Http2 { mut sender, guard, is_reused } => {
                 match sender.try_send_request(request).await {
                     Ok(response) => {
                         return Ok(response.map(|body| UpstreamBody::of_http2(body, guard)));
                     }
                     Err(mut failed) => {
-                        let request = failed.take_message();
-                        (NotSent { error: failed.into_error(), request }, is_reused, false)
+                        let request = failed.take_message().filter(|_| is_reused);
+                        NotSent { error: failed.into_error(), request, was_stale: false }
                     }
                 }
             }
         };
-        let head = retry.take();
-        match (unsent.filter(|_| is_reused), head) {
-            (Some(unsent), head) => {
-                request = unsent;
-                retry = head;
-            }
-            (None, Some(head)) if is_stale => {
-                tracing::debug!("pooled connection was closed: retrying the request");
-                request = head.into_request();
-                first_error = Some(ClientError::new(error));
-            }
-            (None, _) => return Err(first_error.unwrap_or_else(|| ClientError::new(error))),
-        }
+        let error = ClientError::new(error);
+        request = match unsent {
+            Some(unsent) => unsent,
+            None => match retry.take().filter(|_| was_stale) {
+                Some(head) => {
+                    tracing::debug!("pooled connection was closed: retrying the request");
+                    first_error = Some(error);
+                    head.into_request()
+                }
+                None => return Err(first_error.unwrap_or(error)),
+            },
+        };
     }
 }
 

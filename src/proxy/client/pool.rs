@@ -58,7 +58,7 @@ impl Target {
         value.unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 
-    /// Returns the URL of a connector.
+    /// Returns the URL that the connector connects to.
     fn uri(self) -> Result<Uri, http::Error> {
         self.url(PathAndQuery::from_static("/"))
     }
