@@ -32,10 +32,8 @@ use crate::{
 pub(super) fn write(tables: &Tables, batch: &PendingBatch) -> Result<(), Error> {
     // A failure to write figures must not prevent the units from being counted.
     if !batch.requests.is_empty() {
-        let requests = |tables: &Tables| {
-            tables.run(|client| requests::write(client, &batch.requests)).map(Some)
-        };
-        if tables.session.in_savepoint(|| requests(tables))?.is_none() {
+        let write = || tables.run(|client| requests::write(client, &batch.requests)).map(Some);
+        if tables.session.in_savepoint(write)?.is_none() {
             tracing::error!("writing single requests failed: they are lost");
         }
     }
