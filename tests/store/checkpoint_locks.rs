@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, UnixStream},
+    net::{TcpStream, UnixStream},
     sync::Semaphore,
 };
 use tower_quota::{
@@ -21,9 +21,12 @@ use tower_quota::{
     },
 };
 
-use crate::common::{
-    eventually,
-    postgres::{Postgres, psql},
+use crate::{
+    common::{
+        eventually,
+        postgres::{Postgres, psql},
+    },
+    proxy,
 };
 
 /// Holds back the responses of a transaction, so that its process waits like a stopped one.
@@ -63,46 +66,40 @@ impl Hold {
     }
 }
 
-/// Starts a proxy before the server for transactions of the writer. Returns the URL.
-#[expect(clippy::disallowed_methods, reason = "one task for the proxy and two for each connection")]
+/// Starts a proxy before the server that holds back responses of transactions. Returns the URL.
 async fn holding_proxy(url: &str, hold: Arc<Hold>) -> String {
-    let (base, socket) = url.split_once("?host=").unwrap();
-    let socket = format!("{socket}/.s.PGSQL.5432");
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (client, _) = listener.accept().await.unwrap();
-            let server = UnixStream::connect(&socket).await.unwrap();
-            let (mut from_server, mut to_server) = server.into_split();
-            let (mut from_client, mut to_client) = client.into_split();
-            let begins = Arc::new(AtomicBool::default());
-            let (has_begun, hold) = (begins.clone(), hold.clone());
-            tokio::spawn(async move {
-                let mut bytes = [0; 1 << 14];
-                while let Ok(length @ 1..) = from_client.read(&mut bytes).await {
-                    if bytes[..length].windows(5).any(|part| part == b"BEGIN") {
-                        begins.store(true, Ordering::SeqCst);
-                    }
-                    if to_server.write_all(&bytes[..length]).await.is_err() {
-                        return;
-                    }
-                }
-            });
-            tokio::spawn(async move {
-                let mut bytes = [0; 1 << 14];
-                while let Ok(length @ 1..) = from_server.read(&mut bytes).await {
-                    if has_begun.load(Ordering::SeqCst) {
-                        hold.pass().await;
-                    }
-                    if to_client.write_all(&bytes[..length]).await.is_err() {
-                        return;
-                    }
-                }
-            });
+    proxy::start(url, move |client, server| relay(client, server, hold.clone())).await
+}
+
+async fn relay(client: TcpStream, server: UnixStream, hold: Arc<Hold>) {
+    let (mut from_server, mut to_server) = server.into_split();
+    let (mut from_client, mut to_client) = client.into_split();
+    // The writer's connection is the only one with transactions.
+    let begins = Arc::new(AtomicBool::default());
+    let has_begun = begins.clone();
+    let requests = async move {
+        let mut bytes = [0; 1 << 14];
+        while let Ok(length @ 1..) = from_client.read(&mut bytes).await {
+            if bytes[..length].windows(5).any(|part| part == b"BEGIN") {
+                begins.store(true, Ordering::SeqCst);
+            }
+            if to_server.write_all(&bytes[..length]).await.is_err() {
+                return;
+            }
         }
-    });
-    format!("{}@{address}/{}", base.split_once('@').unwrap().0, base.rsplit_once('/').unwrap().1)
+    };
+    let responses = async move {
+        let mut bytes = [0; 1 << 14];
+        while let Ok(length @ 1..) = from_server.read(&mut bytes).await {
+            if has_begun.load(Ordering::SeqCst) {
+                hold.pass().await;
+            }
+            if to_client.write_all(&bytes[..length]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(requests, responses);
 }
 
 /// Tables whose rows several nodes change.

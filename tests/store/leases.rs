@@ -7,10 +7,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy},
-    net::{TcpListener, UnixStream},
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tower_quota::{
     admin::store::{Actor, AdminStore, KeyChange, KeyEdit, KeyRef, NewKey},
     key::{KeyId, KeyPatch, KeyRecord, Limit, SecretKey},
@@ -20,7 +17,10 @@ use tower_quota::{
     },
 };
 
-use crate::common::postgres::{Postgres, psql};
+use crate::{
+    common::postgres::{Postgres, psql},
+    proxy,
+};
 
 const ALICE: &str = "trial-alice-20261122-abcdef";
 
@@ -87,34 +87,28 @@ async fn open(url: &str, directory: &Path) -> PostgresStore {
 }
 
 /// Starts a proxy before the server that passes no notifications on, like a pooler. Returns the URL.
-#[expect(clippy::disallowed_methods, reason = "one task for the proxy and for each connection")]
 async fn deaf_proxy(url: &str) -> String {
-    let (base, socket) = url.split_once("?host=").unwrap();
-    let socket = format!("{socket}/.s.PGSQL.5432");
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (client, _) = listener.accept().await.unwrap();
-            let server = UnixStream::connect(&socket).await.unwrap();
-            let (mut from_server, mut to_server) = server.into_split();
-            let (mut from_client, mut to_client) = client.into_split();
-            tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
-            tokio::spawn(async move {
-                // A message is its kind and its length, which counts itself, then its content.
-                while let Ok(kind) = from_server.read_u8().await {
-                    let length = from_server.read_u32().await.unwrap();
-                    let mut content = vec![0; length as usize - 4];
-                    from_server.read_exact(&mut content).await.unwrap();
-                    let message = [&[kind][..], &length.to_be_bytes(), &content].concat();
-                    if kind != b'A' && to_client.write_all(&message).await.is_err() {
-                        return;
-                    }
+    proxy::start(url, async |client, server| {
+        let (mut from_server, mut to_server) = server.into_split();
+        let (mut from_client, mut to_client) = client.into_split();
+        let requests = async move {
+            let _ = copy(&mut from_client, &mut to_server).await;
+        };
+        let responses = async move {
+            // A message is its kind and its length, which counts itself, then its content.
+            while let Ok(kind) = from_server.read_u8().await {
+                let length = from_server.read_u32().await.unwrap();
+                let mut content = vec![0; length as usize - 4];
+                from_server.read_exact(&mut content).await.unwrap();
+                let message = [&[kind][..], &length.to_be_bytes(), &content].concat();
+                if kind != b'A' && to_client.write_all(&message).await.is_err() {
+                    return;
                 }
-            });
-        }
-    });
-    format!("{}@{address}/{}", base.split_once('@').unwrap().0, base.rsplit_once('/').unwrap().1)
+            }
+        };
+        tokio::join!(requests, responses);
+    })
+    .await
 }
 
 fn demand(limit: u64) -> Demand {

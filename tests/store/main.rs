@@ -20,5 +20,7 @@ mod nodes;
 mod one_process;
 #[cfg(unix)]
 mod postgres;
+#[cfg(unix)]
+mod proxy;
 mod retention;
 mod table_edits;

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, UnixStream},
+    net::{TcpStream, UnixStream},
 };
 use tower_quota::{
     admin::store::{Actor, AdminStore, KeyRef, NewKey},
@@ -25,9 +25,12 @@ use tower_quota::{
     },
 };
 
-use crate::common::{
-    Random,
-    postgres::{Postgres, psql},
+use crate::{
+    common::{
+        Random,
+        postgres::{Postgres, psql},
+    },
+    proxy,
 };
 
 const ALICE: &str = "trial-alice-20261122-abcdef";
@@ -102,61 +105,50 @@ impl Cut {
 }
 
 /// Starts a proxy before the server, which cuts a connection as it is armed to. Returns the URL.
-#[expect(clippy::disallowed_methods, reason = "one task for the proxy and for each connection")]
 async fn cutting_proxy(url: &str, cut: Cut) -> String {
-    let (base, socket) = url.split_once("?host=").unwrap();
-    let (base, socket) = (base.to_owned(), format!("{socket}/.s.PGSQL.5432"));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (mut client, _) = listener.accept().await.unwrap();
-            let (socket, cut) = (socket.clone(), cut.clone());
-            tokio::spawn(async move {
-                let Ok(mut server) = UnixStream::connect(socket).await else { return };
-                let (mut from_client, mut from_server) = ([0; 1 << 14], [0; 1 << 14]);
-                loop {
-                    tokio::select! {
-                        read = client.read(&mut from_client) => match read {
-                            Ok(length @ 1..) => {
-                                let bytes = &from_client[..length];
-                                let has = |text: &[u8]| {
-                                    bytes.windows(text.len()).any(|part| part == text)
-                                };
-                                let (commits, enters) = (has(b"COMMIT"), has(b"SET session = "));
-                                if commits && cut.take(Cut::BEFORE) {
-                                    return;
-                                }
-                                server.write_all(bytes).await.unwrap();
-                                if commits && cut.take(Cut::AFTER)
-                                    || enters && cut.take(Cut::AFTER_ENTRY)
-                                {
-                                    // Once its response has come, the commit was made.
-                                    while let Ok(length @ 1..) = server.read(&mut from_server).await {
-                                        let read = &from_server[..length];
-                                        if enters || read.windows(6).any(|tag| tag == b"COMMIT") {
-                                            return;
-                                        }
-                                    }
-                                    return;
-                                }
+    proxy::start(url, move |client, server| relay(client, server, cut.clone())).await
+}
+
+async fn relay(mut client: TcpStream, mut server: UnixStream, cut: Cut) {
+    let (mut from_client, mut from_server) = ([0; 1 << 14], [0; 1 << 14]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut from_client) => match read {
+                Ok(length @ 1..) => {
+                    let bytes = &from_client[..length];
+                    let has = |text: &[u8]| {
+                        bytes.windows(text.len()).any(|part| part == text)
+                    };
+                    let (commits, enters) = (has(b"COMMIT"), has(b"SET session = "));
+                    if commits && cut.take(Cut::BEFORE) {
+                        return;
+                    }
+                    server.write_all(bytes).await.unwrap();
+                    if commits && cut.take(Cut::AFTER)
+                        || enters && cut.take(Cut::AFTER_ENTRY)
+                    {
+                        // Once its response has come, the commit was made.
+                        while let Ok(length @ 1..) = server.read(&mut from_server).await {
+                            let read = &from_server[..length];
+                            if enters || read.windows(6).any(|tag| tag == b"COMMIT") {
+                                return;
                             }
-                            _ => return,
-                        },
-                        read = server.read(&mut from_server) => match read {
-                            Ok(length @ 1..) => {
-                                if client.write_all(&from_server[..length]).await.is_err() {
-                                    return;
-                                }
-                            }
-                            _ => return,
-                        },
+                        }
+                        return;
                     }
                 }
-            });
+                _ => return,
+            },
+            read = server.read(&mut from_server) => match read {
+                Ok(length @ 1..) => {
+                    if client.write_all(&from_server[..length]).await.is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            },
         }
-    });
-    base.replace("quota@/", &format!("quota@{address}/"))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
