@@ -63,9 +63,12 @@ const unavailable = { error: { message: "", type: "server_error", param: null, c
 async function open(chromium, options) {
   const view = await browser.open(chromium, `${BASE}/usage`, `${BASE}/usage`, options);
   const { id } = view;
+  // Submits a key, and waits until the page shows the response: a route that the next step changes
+  // never responds to this step's request.
   const enter = async (key) => {
     await id("key-input").fill(key);
     await id("key-submit").click();
+    await view.page.locator("#submit[aria-disabled=false]").waitFor({ state: "attached" });
   };
   const shown = async (key) => {
     await enter(key);
@@ -86,7 +89,7 @@ const looks = (chromium) => browser.everyLook(async (options, look) => {
 async function everyState(view, look) {
   const { page, id, enter, shown } = view;
   const problem = async (state) => {
-    await page.waitForFunction(() => document.getElementById("submit").ariaDisabled === "false" && !document.getElementById("problem").hidden);
+    await id("problem").waitFor({ state: "visible" });
     await look(state);
   };
   const again = async () => {
