@@ -1,5 +1,6 @@
 use std::{fmt, ops::Range};
 
+use memchr::memmem;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -14,6 +15,8 @@ impl Edit {
     /// Returns the change of this request; `None` if it is not streamed, requests usage already, or is
     /// ambiguous.
     pub(super) fn of(request: &[u8]) -> Option<Self> {
+        // The value is never written in another way, and most requests that are not streamed do not have it.
+        memmem::find(request, b"true")?;
         let [stream, options] = members(request, ["stream", "stream_options"])?;
         let Member::Once(stream) = stream else { return None };
         if stream != "true" {

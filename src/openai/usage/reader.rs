@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use memchr::memchr_iter;
+
 use crate::{
     content::{
         events::{BYTE_ORDER_MARK, EventPart, EventReader},
@@ -86,7 +88,20 @@ impl<U: UsageMembers> Reader<U> {
         if json.is_at_start() && events.is_at_line_start() && usage.can_skip(chunk) {
             return;
         }
-        while let Some((part, length)) = events.next(chunk) {
+        // An end is looked for once for each event, and not again once there is none: lines may be many.
+        let (mut may_skip, mut may_end) = (true, true);
+        loop {
+            if may_skip && may_end && json.is_at_start() && events.is_at_line_start() {
+                match first_event(chunk) {
+                    Some((event, rest)) if usage.can_skip(event) => {
+                        chunk = rest;
+                        continue;
+                    }
+                    ended => may_end = ended.is_some(),
+                }
+            }
+            let Some((part, length)) = events.next(chunk) else { return };
+            may_skip = matches!(part, EventPart::End | EventPart::EndLineFeed);
             let (bytes, rest) = chunk.split_at(length);
             match part {
                 EventPart::Data => {
@@ -105,6 +120,16 @@ impl<U: UsageMembers> Reader<U> {
             chunk = rest;
         }
     }
+}
+
+/// Splits off the rest of the event whose next line these bytes begin with, if it ends within them.
+fn first_event(chunk: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = memchr_iter(b'\n', chunk).find_map(|at| match &chunk[at + 1..] {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })?;
+    Some(chunk.split_at(end))
 }
 
 impl<U: UsageMembers> Default for Reader<U> {
