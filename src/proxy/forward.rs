@@ -7,8 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    Extensions, HeaderMap, HeaderValue, Response, StatusCode, Version, header, request,
-    response::Parts,
+    HeaderMap, HeaderValue, Response, StatusCode, Version, header, request, response::Parts,
 };
 use http_body::Body;
 use jiff::{civil::DateTime, tz::TimeZone};
@@ -65,7 +64,7 @@ impl Config {
         head: &mut request::Parts,
         body: &impl Body,
     ) -> Result<Option<Secret>, Box<Rejection>> {
-        let target = RequestTarget::of(head).map_err(boxed)?;
+        let target = RequestTarget::take(head).map_err(boxed)?;
         if has_hop_by_hop(&head.headers) {
             if is_websocket_upgrade(&head.headers) {
                 return Err(boxed(catalog::UPGRADE_NOT_SUPPORTED.rejection()));
@@ -135,7 +134,7 @@ impl Config {
         request: RejectedRequest<'_>,
     ) -> Response<ResponseBody<B>> {
         head.version = Version::HTTP_11;
-        head.extensions = Extensions::new();
+        let reads = std::mem::take(&mut head.extensions).remove();
         // `Connection` may nominate `Content-Encoding`.
         let coding = Coding::of(&head.headers);
         strip_hop_by_hop(&mut head.headers);
@@ -164,7 +163,7 @@ impl Config {
             TrailerRules { headers: self.rules.response.clone(), secret: secret.cloned() };
         Response::from_parts(
             head,
-            ResponseBody::forwarded(ForwardedBody::new(body, mask, trailers)),
+            ResponseBody::forwarded(ForwardedBody::new(body, reads, mask, trailers)),
         )
     }
 

@@ -109,8 +109,11 @@ impl RequestContext {
 
     /// Sets the request's id, if `id` is 1 to 128 visible ASCII characters.
     pub fn set_request_id(&self, id: &str) {
-        if (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
-            self.facts().request_id = Some(id.into());
+        let is_valid =
+            (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+        let known = &mut self.facts().request_id;
+        if is_valid && known.as_deref() != Some(id) {
+            *known = Some(id.into());
         }
     }
 
@@ -137,10 +140,11 @@ impl RequestContext {
         self.facts().trusted_peer = Some(addr);
     }
 
-    /// Returns the request target that `RequestTarget` has validated.
+    /// Takes the request target that `RequestTarget` has validated. It is a part of the buffer into which the
+    /// request was read, which is not kept for as long as the context is.
     #[cfg(feature = "proxy")]
-    pub(crate) fn validated_target(&self) -> Option<PathAndQuery> {
-        self.facts().validated_target.clone()
+    pub(crate) fn take_validated_target(&self) -> Option<PathAndQuery> {
+        self.facts().validated_target.take()
     }
 
     #[cfg(feature = "proxy")]

@@ -18,9 +18,15 @@ const MAX_MERGED: usize = 16 * 1024;
 /// Number of times that the task yields to the upstream connection's task before buffered data is
 /// returned. That task needs two polls: one to notice the free capacity, one to send a frame.
 const YIELDS: u8 = 2;
+
 /// Delay before an error is returned, in which the server sends what it has buffered, the head
 /// included. It drops the rest when the body fails.
 const ERROR_DELAY: Duration = Duration::from_millis(10);
+
+/// In the extensions of a response whose connection has no task: its body reads the connection when it is polled, so
+/// that to yield would bring nothing.
+#[derive(Clone, Copy)]
+pub(in crate::proxy) struct ReadsConnection;
 
 pin_project! {
     /// A body that merges frames that are ready together, so that the server writes them at once.
@@ -31,6 +37,7 @@ pin_project! {
         #[pin]
         inner: B,
         buffer: Buffer,
+        yields: u8,
         yields_left: u8,
         next: Next,
         error_delay: Option<Pin<Box<Sleep>>>,
@@ -51,10 +58,12 @@ enum Next {
 }
 
 impl<B> CoalescedBody<B> {
-    pub(super) fn new(inner: B) -> Self {
+    /// Merges the frames of `inner`, which may have [`ReadsConnection`].
+    pub(super) fn new(inner: B, reads: Option<ReadsConnection>) -> Self {
         Self {
             inner,
             buffer: Buffer::Empty,
+            yields: if reads.is_some() { 0 } else { YIELDS },
             yields_left: 0,
             next: Next::Unknown,
             error_delay: None,
@@ -111,7 +120,7 @@ impl<B: Body<Error = BoxError>> CoalescedBody<B> {
                 Poll::Ready(Some(Ok(frame))) => match frame.map_data(into_bytes).into_data() {
                     Ok(data) if this.buffer.can_merge(&data) => {
                         this.buffer.push(data);
-                        *this.yields_left = YIELDS;
+                        *this.yields_left = *this.yields;
                         if this.inner.is_end_stream() {
                             return Poll::Ready(
                                 this.buffer.take().map(|data| Ok(Frame::data(data))),
@@ -229,7 +238,7 @@ mod tests {
 
     /// Returns the text of each frame of the coalesced body.
     async fn frames(script: Vec<Option<Result<Frame<Bytes>, BoxError>>>) -> Vec<String> {
-        let mut body = CoalescedBody::new(Script(script.into()));
+        let mut body = CoalescedBody::new(Script(script.into()), None);
         let mut frames = Vec::new();
         while let Some(frame) = body.frame().await {
             frames.push(match frame.map(Frame::into_data) {
@@ -248,10 +257,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_that_reads_its_connection_passes_what_is_ready_at_once() {
+        let script = vec![
+            data("a"),
+            data("b"),
+            None,
+            data("c"),
+            Some(Ok(Frame::trailers(HeaderMap::new()))),
+        ];
+        let mut body = CoalescedBody::new(Script(script.into()), Some(ReadsConnection));
+        for expected in ["ab", "c"] {
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), expected);
+        }
+        assert!(body.frame().await.unwrap().unwrap().is_trailers());
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
     async fn a_single_frame_is_not_copied() {
         let frame = Bytes::from_static(b"single");
         let script = vec![Some(Ok(Frame::data(frame.clone()))), None, None, None];
-        let mut body = CoalescedBody::new(Script(script.into()));
+        let mut body = CoalescedBody::new(Script(script.into()), None);
         let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(data.as_ptr(), frame.as_ptr());
     }
@@ -268,7 +294,7 @@ mod tests {
     async fn an_error_is_delayed_until_the_data_is_sent() {
         let start = tokio::time::Instant::now();
         let mut body =
-            CoalescedBody::new(Script(vec![data("a"), Some(Err("broken".into()))].into()));
+            CoalescedBody::new(Script(vec![data("a"), Some(Err("broken".into()))].into()), None);
         assert!(body.frame().await.unwrap().is_ok());
         assert!(start.elapsed() < ERROR_DELAY);
         assert!(body.frame().await.unwrap().is_err());
@@ -278,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn the_size_hint_includes_the_next_frame() {
         let large: &'static str = "x".repeat(MAX_MERGED).leak();
-        let mut body = CoalescedBody::new(Script(vec![data(large), data("next!")].into()));
+        let mut body = CoalescedBody::new(Script(vec![data(large), data("next!")].into()), None);
         body.frame().await.unwrap().unwrap();
         assert_eq!(body.size_hint().lower(), 5);
     }

@@ -28,7 +28,8 @@ pin_project! {
     pub(super) struct MaskedBody<B> {
         #[pin]
         inner: B,
-        mask: Option<Mask>,
+        // Boxed, as few responses have one.
+        mask: Option<Box<Mask>>,
     }
 }
 
@@ -85,7 +86,7 @@ impl fmt::Debug for Mask {
 
 impl<B> MaskedBody<B> {
     pub(super) fn new(inner: B, mask: Option<Mask>) -> Self {
-        Self { inner, mask }
+        Self { inner, mask: mask.map(Box::new) }
     }
 }
 

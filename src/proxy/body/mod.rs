@@ -31,6 +31,7 @@ use crate::body;
 use coalesced::CoalescedBody;
 use masked::MaskedBody;
 
+pub(super) use coalesced::ReadsConnection;
 pub(super) use masked::{Mask, remove_content_fields};
 pub use request::RequestBody;
 pub(super) use request::RequestProgress;
@@ -43,13 +44,14 @@ pin_project! {
     /// headers. In a 4xx response the upstream's credential is masked with asterisks.
     pub struct ResponseBody<B> {
         #[pin]
-        inner: body::ResponseBody<ForwardedBody<B>>,
+        // Boxed, as each layer moves it, and it is larger than what all of them add.
+        inner: body::ResponseBody<Pin<Box<ForwardedBody<B>>>>,
     }
 }
 
 impl<B> ResponseBody<B> {
     pub(super) fn forwarded(body: ForwardedBody<B>) -> Self {
-        Self { inner: body::ResponseBody::inner(body) }
+        Self { inner: body::ResponseBody::inner(Box::pin(body)) }
     }
 
     pub(super) fn full(body: Bytes) -> Self {
@@ -113,8 +115,13 @@ impl TrailerRules {
 }
 
 impl<B> ForwardedBody<B> {
-    pub(super) fn new(inner: TimeoutBody<B>, mask: Option<Mask>, trailers: TrailerRules) -> Self {
-        Self { inner: CoalescedBody::new(MaskedBody::new(inner, mask)), trailers }
+    pub(super) fn new(
+        inner: TimeoutBody<B>,
+        reads: Option<ReadsConnection>,
+        mask: Option<Mask>,
+        trailers: TrailerRules,
+    ) -> Self {
+        Self { inner: CoalescedBody::new(MaskedBody::new(inner, mask), reads), trailers }
     }
 }
 

@@ -46,7 +46,7 @@ where
 
 impl<B> Exchange<B>
 where
-    B: Body + Send + Unpin + 'static,
+    B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
@@ -150,7 +150,7 @@ impl RequestTask {
     )]
     pub(super) fn start<B>(mut exchange: Box<Exchange<B>>, pool: Arc<Pool<B>>) -> Self
     where
-        B: Body + Send + Unpin + 'static,
+        B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
@@ -188,7 +188,7 @@ where
 
 impl<B> Source for Pooled<B>
 where
-    B: Body + Send + Unpin + 'static,
+    B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {

@@ -2,7 +2,6 @@ mod connection;
 mod exchange;
 mod pool;
 
-use pin_project_lite::pin_project;
 use std::{
     error::Error,
     fmt,
@@ -24,7 +23,7 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::{Connection, HttpConnector};
 use tower_service::Service;
 
-use super::error::BoxError;
+use super::{body::ReadsConnection, error::BoxError};
 use connection::{Connector, RequestBodyGuard};
 use exchange::{NotSent, Pooled, RequestTask, Source};
 use pool::{Lease, Pool, StreamGuard, Target};
@@ -115,7 +114,7 @@ where
 
 impl<B> Service<Request<B>> for UpstreamClient<B>
 where
-    B: Body + Send + Unpin + 'static,
+    B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
@@ -151,7 +150,7 @@ async fn call<B>(
     request: Request<B>,
 ) -> Result<Response<UpstreamBody>, ClientError>
 where
-    B: Body + Send + Unpin + 'static,
+    B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
@@ -173,7 +172,12 @@ where
                 }
                 Ok(response) => {
                     let source = Box::new(Pooled { exchange, pool });
-                    return Ok(response.map(|body| UpstreamBody::of_http1(body, source)));
+                    let mut response = response.map(|body| UpstreamBody::of_http1(body, source));
+                    // Most of known length come in one piece, after which nothing yields, and need no extension for that.
+                    if response.body().size_hint().exact().is_none() {
+                        response.extensions_mut().insert(ReadsConnection);
+                    }
+                    return Ok(response);
                 }
                 Err(failed) => failed,
             },
@@ -298,14 +302,12 @@ impl Body for UpstreamBody {
     }
 }
 
-pin_project! {
-    /// A request's body, which is `None` in a retry.
-    struct OutgoingBody<B> {
-        #[pin]
-        body: Option<B>,
-        // Notes the end for the connection.
-        guard: Option<RequestBodyGuard>,
-    }
+/// A request's body, which is `None` in a retry.
+struct OutgoingBody<B> {
+    // Boxed, as each connection has room for 32 requests, which hyper allocates at once.
+    body: Option<Pin<Box<B>>>,
+    /// Notes the end for the connection.
+    guard: Option<RequestBodyGuard>,
 }
 
 /// The head of a request that may be retried.
@@ -324,7 +326,7 @@ impl<B> OutgoingBody<B> {
         let is_retryable = request.method().is_safe() && request.body().is_end_stream();
         let (head, body) = request.into_parts();
         let retry = is_retryable.then(|| RetryableHead(head.clone()));
-        (Request::from_parts(head, Self { body: Some(body), guard: None }), retry)
+        (Request::from_parts(head, Self { body: Some(Box::pin(body)), guard: None }), retry)
     }
 }
 
@@ -339,11 +341,11 @@ impl<B: Body> Body for OutgoingBody<B> {
     type Error = B::Error;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().body.as_pin_mut() {
-            Some(body) => body.poll_frame(cx),
+        match &mut self.body {
+            Some(body) => body.as_mut().poll_frame(cx),
             None => Poll::Ready(None),
         }
     }

@@ -102,7 +102,7 @@ impl RequestTarget {
     }
 
     /// Validates a request as [`check`](Self::check) does, and keeps the target in the request's
-    /// [`RequestContext`]. `UpstreamProxyService` does not validate the same target again.
+    /// [`RequestContext`]. The first `UpstreamProxyService` that gets the request does not validate the same target again.
     ///
     /// # Errors
     ///
@@ -113,10 +113,10 @@ impl RequestTarget {
         Ok(target)
     }
 
-    /// Returns the target that [`check_once`](Self::check_once) has kept, if it is still the
+    /// Takes the target that [`check_once`](Self::check_once) has kept, if it is still the
     /// request's; else [`check`](Self::check)s the request.
-    pub(super) fn of(head: &Parts) -> Result<Self, TargetError> {
-        let validated = head.extensions.get().and_then(RequestContext::validated_target);
+    pub(super) fn take(head: &Parts) -> Result<Self, TargetError> {
+        let validated = head.extensions.get().and_then(RequestContext::take_validated_target);
         match validated {
             Some(target) if head.uri.path_and_query() == Some(&target) => Ok(Self(target)),
             _ => Self::check(head),
