@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
@@ -16,6 +16,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tower_service::Service;
@@ -31,6 +32,7 @@ use super::{
     streams::StreamExecutor,
     timeout::{DeadlineTimer, MinRateTimeout},
 };
+use crate::metrics::GaugeGuard;
 
 /// Idle timeout of a connection during a graceful shutdown.
 const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +47,7 @@ pub(super) struct Connection {
     pub(super) limits: Limits,
     pub(super) shutdown: Shutdown,
     pub(super) passes_rejected: bool,
+    pub(super) _open: GaugeGuard,
 }
 
 /// How hyper serves connections.
@@ -87,7 +90,7 @@ impl Connection {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let Self { socket, peer, permit, limits, shutdown, passes_rejected } = self;
+        let Self { socket, peer, permit, limits, shutdown, passes_rejected, _open } = self;
         let activity = Activity::new(permit);
         let socket = ClientSocket::new(nodelay(socket), MinRateTimeout::new(limits.client_timeout));
         let reset_on_drop = socket.reset_on_drop();
@@ -127,11 +130,12 @@ impl Connection {
         let ended = match protocol {
             Protocol::Http1 => {
                 let connection = protocols.http1.serve_connection(io, service);
-                driver.run(connection, http1::Connection::graceful_shutdown).await
+                driver.drive(connection, http1::Connection::graceful_shutdown).await
             }
             Protocol::Http2 => {
                 let connection = protocols.http2.serve_connection(io, service);
-                driver.run(connection, http2::Connection::graceful_shutdown).await
+                // Boxed, as it is larger than one of HTTP/1.
+                Box::pin(driver.drive(connection, http2::Connection::graceful_shutdown)).await
             }
         };
         if let Some(Err(error)) = ended {
@@ -157,6 +161,37 @@ struct Driver {
     since: Instant,
     checked_at: Instant,
     timer: DeadlineTimer,
+}
+
+pin_project! {
+    /// Drives a connection to its end. The output is `None` if it was cut off.
+    // Not an async block, which would have room for the connection more than once.
+    struct Driven<C> {
+        #[pin]
+        connection: C,
+        shut_down: fn(Pin<&mut C>),
+        driver: Driver,
+    }
+}
+
+impl<C: Future> Future for Driven<C> {
+    type Output = Option<C::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            if let Poll::Ready(ended) = this.connection.as_mut().poll(cx) {
+                return Poll::Ready(Some(ended));
+            }
+            match ready!(this.driver.poll_step(cx)) {
+                Step::ShutDown => {
+                    this.driver.is_ending = true;
+                    (this.shut_down)(this.connection.as_mut());
+                }
+                Step::End => return Poll::Ready(None),
+            }
+        }
+    }
 }
 
 /// What a connection has to do next.
@@ -199,28 +234,8 @@ impl Driver {
         .await
     }
 
-    /// Runs the connection to its end, and returns `None` if it was cut off.
-    async fn run<C: Future>(
-        &mut self,
-        connection: C,
-        shut_down: impl Fn(Pin<&mut C>),
-    ) -> Option<C::Output> {
-        let mut connection = pin!(connection);
-        poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(Some(ended));
-                }
-                match ready!(self.poll_step(cx)) {
-                    Step::ShutDown => {
-                        self.is_ending = true;
-                        shut_down(connection.as_mut());
-                    }
-                    Step::End => return Poll::Ready(None),
-                }
-            }
-        })
-        .await
+    fn drive<C: Future>(self, connection: C, shut_down: fn(Pin<&mut C>)) -> Driven<C> {
+        Driven { connection, shut_down, driver: self }
     }
 
     /// Must be polled after the connection, as what it waits for may change with that.

@@ -201,13 +201,9 @@ where
                     limits: limits.clone(),
                     shutdown: shutdown.clone(),
                     passes_rejected,
+                    _open: GaugeGuard::new(&open),
                 };
-                let served = connection.serve(protocols.clone(), service.clone());
-                let open = GaugeGuard::new(&open);
-                tasks.spawn(async move {
-                    served.await;
-                    drop(open);
-                });
+                tasks.spawn(connection.serve(protocols.clone(), service.clone()));
             }
             if accepting.is_none() && tasks.is_empty() && pending.is_empty() {
                 break;
