@@ -17,7 +17,7 @@ use crate::{
 
 /// Inserts the rows of these requests.
 pub(crate) fn write(connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
-    let mut sql = None;
+    let mut insert = None;
     for RequestRecord { number: _, event } in records {
         let UsageEvent {
             key_id,
@@ -64,12 +64,16 @@ pub(crate) fn write(connection: &Connection, records: &[RequestRecord]) -> rusql
             ("time_to_first_byte", &time_to_first_byte.map(micros)),
             ("duration", &duration.map_or(0, micros)),
         ];
-        let sql = sql.get_or_insert_with(|| {
-            let (columns, values) = (cells.map(|(column, _)| column), cells.map(|_| "?"));
-            format!("INSERT INTO requests ({}) VALUES ({})", columns.join(", "), values.join(", "))
-        });
-        let values = cells.map(|(_, value)| value);
-        connection.prepare_cached(sql)?.execute(params_from_iter(values))?;
+        let insert = match &mut insert {
+            Some(insert) => insert,
+            None => {
+                let columns = cells.map(|(column, _)| column).join(", ");
+                let values = cells.map(|_| "?").join(", ");
+                let sql = format!("INSERT INTO requests ({columns}) VALUES ({values})");
+                insert.insert(connection.prepare_cached(&sql)?)
+            }
+        };
+        insert.execute(params_from_iter(cells.map(|(_, value)| value)))?;
     }
     Ok(())
 }
