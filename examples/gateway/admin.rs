@@ -12,7 +12,7 @@ use tower_quota::{
 
 use crate::{
     rejections,
-    router::{GatewayRequest, Handler},
+    router::{GatewayRequest, SideService, side},
 };
 
 type AdminBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -24,7 +24,7 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
     admin: AdminService<S>,
     max_body_bytes: usize,
     public_url: Option<&str>,
-) -> Result<impl Handler<AdminBody>, ConfigError> {
+) -> Result<SideService, ConfigError> {
     let outside = [
         rejections::cross_site("https://other.example", "gateway.example"),
         rejections::invalid_path(),
@@ -42,7 +42,7 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
         .map_request(restore_path)
         .map_response(boxed)
         .service(admin);
-    Ok(service_fn(move |request: GatewayRequest| {
+    Ok(side(service_fn(move |request: GatewayRequest| {
         let (guarded, notes) = (guarded.clone(), notes.clone());
         let source = request.extensions().get().and_then(RequestContext::client_addr);
         let (from, to) = (text(request.headers().get(header::ORIGIN)), host(&request));
@@ -55,7 +55,7 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
             notes.audit_rejection(rejection.code, source).await;
             Ok(boxed(rejections::render(rejection).map(Full::new)))
         }
-    }))
+    })))
 }
 
 /// Returns the host that a request was sent to.

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use crate::background_writer::BackgroundWriter;
+use crate::logging::BackgroundWriter;
 
 /// What a start prints on standard output for the operator.
 pub(crate) struct Announcement<'a> {

@@ -78,10 +78,7 @@ where
 }
 
 fn log_panic(panic: &Box<dyn Any + Send>) {
-    tracing::error!(
-        message = panic_message(&**panic),
-        "handler panicked: responding with an error"
-    );
+    tracing::error!(reason = panic_message(&**panic), "handler panicked: responding with an error");
 }
 
 /// Returns the message of a panic.

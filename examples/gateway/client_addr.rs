@@ -4,16 +4,18 @@ use http::{HeaderMap, Request};
 use ipnet::IpNet;
 use tower_quota::{request::RequestContext, server::PeerAddr};
 
-/// Inserts the client's address, and that of a trusted proxy, into the request's context.
-pub(crate) fn insert_client_addr<B>(request: &mut Request<B>, trusted: &[IpNet]) {
-    let Some(peer) = request.extensions().get().copied().map(PeerAddr::ip) else { return };
+/// Sets the client's address, and that of a trusted proxy, in the request's context. Returns the client's.
+pub(crate) fn set_client_addr<B>(request: &mut Request<B>, trusted: &[IpNet]) -> Option<IpAddr> {
+    let peer = request.extensions().get().copied().map(PeerAddr::ip)?;
+    let client = client_addr(peer, request.headers(), trusted);
     let context = RequestContext::of(request.extensions_mut());
-    if let Some(client) = client_addr(peer, request.headers(), trusted) {
+    if let Some(client) = client {
         context.set_client_addr(client);
     }
     if trusted.iter().any(|network| network.contains(&peer)) {
         context.set_trusted_peer(peer);
     }
+    client
 }
 
 /// Returns the address of the client: the peer's, or, if the peer is a trusted proxy, the rightmost
@@ -21,6 +23,9 @@ pub(crate) fn insert_client_addr<B>(request: &mut Request<B>, trusted: &[IpNet])
 /// address: such a client must not be taken for the proxy.
 fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
+    if !is_trusted(&peer) {
+        return Some(peer);
+    }
     let mut client = peer;
     let lines = headers.get_all("x-forwarded-for").iter();
     for hop in lines.rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')) {

@@ -80,14 +80,16 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let allows_cors = allows_cors(request.uri().path());
-        let is_preflight = allows_cors && is_preflight(&request);
+        let is_preflight = is_preflight(&request);
+        let allows_cors = || allows_cors(request.uri().path());
         match &mut self.cors {
             // `CorsLayer` takes every OPTIONS for a preflight.
-            Some(cors) if is_preflight || allows_cors && request.method() != Method::OPTIONS => {
+            Some(cors)
+                if (is_preflight || request.method() != Method::OPTIONS) && allows_cors() =>
+            {
                 ApiCorsFuture::Cors { future: cors.call(request), is_preflight }
             }
-            None if is_preflight => ApiCorsFuture::NotAllowed,
+            None if is_preflight && allows_cors() => ApiCorsFuture::NotAllowed,
             _ => ApiCorsFuture::Inner { future: self.inner.call(request) },
         }
     }

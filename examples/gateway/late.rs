@@ -3,14 +3,16 @@
 
 use std::{
     convert::Infallible,
-    future,
+    future::{self, Ready, ready},
     sync::{Arc, OnceLock},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{Request, Response};
-use tower::{BoxError, service_fn};
+use tower::{BoxError, Service};
 use tower_quota::{
     error::{Rejection, StoreError, StoreErrorKind},
     server::{RejectedHead, RequestBody, Shutdown},
@@ -21,7 +23,7 @@ use crate::{
     backup::{cannot_open, explained},
     ops, rejections,
     route::Route,
-    router::{self, GatewayBody, Handler},
+    router::{self, GatewayBody},
     settings::BadSetting,
     store::{SharedStore, StoreOptions},
     systemd::ServiceManager,
@@ -75,7 +77,7 @@ impl Opening {
                 retry(&self.options).await?
             }
         };
-        let _ = late.service.set(make(store.get_or_init(|| opened).clone())?);
+        let _ = late.set.set(make(store.get_or_init(|| opened).clone())?);
         manager.ready().await;
         future::pending().await
     }
@@ -100,29 +102,15 @@ async fn retry(options: &StoreOptions) -> Result<SharedStore, BoxError> {
 
 /// A service that is set once the store is open. Until then it rejects requests.
 pub(crate) struct LateService<S> {
-    service: Arc<OnceLock<S>>,
+    set: Arc<OnceLock<S>>,
+    /// This clone's own clone of what is set.
+    service: Option<S>,
     shutdown: Shutdown,
 }
 
 impl<S> LateService<S> {
     pub(crate) fn new(shutdown: Shutdown) -> Self {
-        Self { service: Arc::default(), shutdown }
-    }
-
-    pub(crate) fn into_service<B>(self) -> impl Handler<GatewayBody<B>, RequestBody>
-    where
-        S: Handler<GatewayBody<B>, RequestBody>,
-        B: Send + 'static,
-    {
-        service_fn(move |request: Request<RequestBody>| {
-            let late = self.clone();
-            async move {
-                match late.service.get() {
-                    Some(service) => service.clone().call(request).await,
-                    None => Ok(router::own(late.reject(&request))),
-                }
-            }
-        })
+        Self { set: Arc::default(), service: None, shutdown }
     }
 
     fn reject<B>(&self, request: &Request<B>) -> Response<Bytes> {
@@ -141,8 +129,36 @@ impl<S> LateService<S> {
     }
 }
 
-impl<S> Clone for LateService<S> {
+impl<S, B> Service<Request<RequestBody>> for LateService<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<GatewayBody<B>>, Error = Infallible>
+        + Clone,
+{
+    type Response = S::Response;
+    type Error = Infallible;
+    type Future = Either<S::Future, Ready<Result<S::Response, Infallible>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        if self.service.is_none() {
+            self.service = self.set.get().cloned();
+        }
+        match &mut self.service {
+            Some(service) => service.poll_ready(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        match &mut self.service {
+            Some(service) => Either::Left(service.call(request)),
+            None => Either::Right(ready(Ok(router::own(self.reject(&request))))),
+        }
+    }
+}
+
+impl<S: Clone> Clone for LateService<S> {
     fn clone(&self) -> Self {
-        Self { service: self.service.clone(), shutdown: self.shutdown.clone() }
+        let Self { set, service, shutdown } = self;
+        Self { set: set.clone(), service: service.clone(), shutdown: shutdown.clone() }
     }
 }

@@ -5,7 +5,6 @@
 
 mod admin;
 mod announce;
-mod background_writer;
 mod catch_panic;
 mod client_addr;
 mod commands;
@@ -33,7 +32,13 @@ mod systemd;
 mod telemetry;
 mod upstream;
 
-use std::{net::SocketAddr, num::NonZeroUsize, process::ExitCode, sync::OnceLock, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use mimalloc::MiMalloc;
 use tokio::{
@@ -52,17 +57,17 @@ use tower_quota::{
 };
 
 use announce::Announcement;
-use background_writer::BackgroundWriter;
 use commands::{backup, progress::Stopped};
 use cors::ApiCorsLayer;
 use edge::{EdgeOptions, edge};
 use holder_errors::HolderErrors;
 use home::Home;
 use late::{LateService, Opening};
+use logging::{BackgroundWriter, Log};
 use ops::Ops;
 use reload::{Hangup, Reload};
 use request_log::Observers;
-use router::Router;
+use router::{Router, SideRoutes, side};
 use settings::{BadSetting, DatabaseSettings, Given, Settings, in_use, is_exposed};
 use shutdown::ShutdownTimes;
 use store::SharedStore;
@@ -121,7 +126,7 @@ async fn run(
     stdout: &BackgroundWriter,
     stderr: &BackgroundWriter,
 ) -> Result<(), BoxError> {
-    logging::start(settings.log, stderr.clone());
+    let log = Log::start(settings.log, stderr.clone());
     let hangup = Hangup::catch()?;
     let metrics = telemetry::start()?;
     let options = settings
@@ -153,10 +158,11 @@ async fn run(
     };
     let has_upstream_key = settings.demo || credential.is_some();
     let shutdown = Shutdown::new();
-    let observers = Observers {
+    let observers = Arc::new(Observers {
+        log,
         rejections: RejectionLog::new(),
         client_addrs: settings.log_client_addr.then(ClientAddrs::new),
-    };
+    });
     let upstream_url = base_url.to_string();
     let routes = |store: SharedStore| -> Result<_, BoxError> {
         let errors =
@@ -219,22 +225,27 @@ async fn run(
                 .layer(quota)
                 .layer(include_usage)
                 .service(upstream.proxy()?),
-            free: auth.layer(upstream.free_proxy()?),
-            usage: auth.layer(usage),
-            home: Home::new(
-                settings.gateway_name.as_deref(),
-                settings.contact.as_deref(),
-                settings.notice.as_deref(),
-            ),
-            attempts: admin.clone(),
-            admin: admin::guarded(admin, settings.max_body_bytes, settings.public_url.as_deref())?,
-            claim,
-            models: upstream.models()?,
-            ops: Ops::new(store.clone(), shutdown.clone(), metrics.clone(), stderr.clone()),
-            metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
-            max_body_bytes: settings.max_body_bytes,
-        }
-        .into_service())
+            side: Arc::new(SideRoutes {
+                free: side(auth.layer(upstream.free_proxy()?)),
+                usage: side(auth.layer(usage)),
+                home: Home::new(
+                    settings.gateway_name.as_deref(),
+                    settings.contact.as_deref(),
+                    settings.notice.as_deref(),
+                ),
+                attempts: admin.clone(),
+                admin: admin::guarded(
+                    admin,
+                    settings.max_body_bytes,
+                    settings.public_url.as_deref(),
+                )?,
+                claim: side(claim),
+                models: side(upstream.models()?),
+                ops: Ops::new(store.clone(), shutdown.clone(), metrics.clone(), stderr.clone()),
+                metrics_tokens: settings.metrics_token.into_iter().chain([admin_tokens]).collect(),
+                max_body_bytes: settings.max_body_bytes,
+            }),
+        })
     };
 
     let inherited = sockets.listener()?;
@@ -262,8 +273,7 @@ async fn run(
         observers: observers.clone(),
     };
     let late = LateService::new(shutdown.clone());
-    let service =
-        edge(late.clone().into_service(), options, || router::own(rejections::panicked()));
+    let service = edge(late.clone(), options, || router::own(rejections::panicked()));
     let proxies = settings.trusted_proxies;
     let limits = Limits::new()
         .connections(settings.max_connections)

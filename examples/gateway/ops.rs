@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tower_quota::{admin::store::AdminStore, server::Shutdown};
 
 use crate::{
-    background_writer::BackgroundWriter,
+    logging::BackgroundWriter,
     route::Route,
     telemetry::{self, Responses},
 };

@@ -1,6 +1,6 @@
 //! The routes and the rules for paths.
 
-use http::{HeaderValue, Method, Uri, request::Parts, uri::PathAndQuery};
+use http::{HeaderValue, Method, Request, Uri, request::Parts, uri::PathAndQuery};
 
 /// The route of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,11 +119,11 @@ pub(crate) fn bypasses_models_cache(head: &Parts) -> bool {
         || head.headers.contains_key("anthropic-version")
 }
 
-/// Returns whether a request to `path`, which includes `/v1`, costs no unit.
-pub(crate) fn is_free(method: &Method, path: &str) -> bool {
-    match path.strip_prefix("/v1/") {
-        Some("messages/count_tokens") => method == Method::POST,
-        Some(path) => is_read(method) && is_within(path, "models"),
+/// Returns whether a request, whose path includes `/v1`, costs no unit.
+pub(crate) fn is_free<B>(request: &Request<B>) -> bool {
+    match request.uri().path().strip_prefix("/v1/") {
+        Some("messages/count_tokens") => request.method() == Method::POST,
+        Some(path) => is_read(request.method()) && is_within(path, "models"),
         None => false,
     }
 }
@@ -137,15 +137,15 @@ fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }
 
-/// Inserts `/v1` before the path if it is missing.
-pub(crate) fn with_version(uri: &Uri) -> Uri {
+/// Returns the URI with `/v1` before the path if it is missing there.
+pub(crate) fn with_version(uri: &Uri) -> Option<Uri> {
     if !lacks_version(uri.path()) {
-        return uri.clone();
+        return None;
     }
     let path_and_query = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = format!("/v1{path_and_query}").parse().ok();
-    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+    Uri::from_parts(parts).ok()
 }
 
 #[cfg(test)]
@@ -193,11 +193,12 @@ mod tests {
     #[test]
     fn a_missing_version_is_inserted() {
         for (uri, expected) in [
-            ("/chat/completions?a=%2F", "/v1/chat/completions?a=%2F"),
-            ("http://h/models/x", "http://h/v1/models/x"),
-            ("/v1/chat/completions", "/v1/chat/completions"),
+            ("/chat/completions?a=%2F", Some("/v1/chat/completions?a=%2F")),
+            ("http://h/models/x", Some("http://h/v1/models/x")),
+            ("/v1/chat/completions", None),
         ] {
-            assert_eq!(with_version(&uri.parse().unwrap()), expected);
+            let uri = with_version(&uri.parse().unwrap());
+            assert_eq!(uri.map(|uri| uri.to_string()).as_deref(), expected);
         }
     }
 

@@ -1,12 +1,19 @@
 //! Dispatches each request to the service of its route.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Limited, combinators::UnsyncBoxBody};
-use tower::{BoxError, Service, ServiceExt, service_fn};
+use pin_project_lite::pin_project;
+use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 use tower_quota::{
     admin::{AdminService, AdminTokens, store::AdminStore},
     body::ResponseBody,
@@ -26,22 +33,30 @@ use crate::{
 /// A request as the layers see it.
 pub(crate) type GatewayRequest = Request<Limited<RequestBody>>;
 /// The body of a response. The forwarded body `B` is not boxed; the others are short.
-pub(crate) type GatewayBody<B> = ResponseBody<Either<B, UnsyncBoxBody<Bytes, BoxError>>>;
+pub(crate) type GatewayBody<B> = ResponseBody<Either<B, SideBody>>;
+type SideBody = UnsyncBoxBody<Bytes, BoxError>;
+/// A service of any other route than the upstream's.
+pub(crate) type SideService = BoxCloneSyncService<GatewayRequest, Response<SideBody>, Infallible>;
 
-/// The services behind the routes.
-pub(crate) struct Router<F, N, U, A, C, M, S> {
+/// Dispatches requests: most to the upstream, which is called directly, others to [`SideRoutes`].
+pub(crate) struct Router<F, S> {
     /// Forwards requests that cost a unit of the key's quota.
     pub(crate) upstream: F,
+    pub(crate) side: Arc<SideRoutes<S>>,
+}
+
+/// The services of the other routes, and the rules for all of them.
+pub(crate) struct SideRoutes<S> {
     /// Forwards requests that need a key and cost no unit.
-    pub(crate) free: N,
+    pub(crate) free: SideService,
     /// Reports a key's usage to its holder.
-    pub(crate) usage: U,
+    pub(crate) usage: SideService,
     /// The admin API and page.
-    pub(crate) admin: A,
+    pub(crate) admin: SideService,
     /// Issues keys to holders of claim links.
-    pub(crate) claim: C,
+    pub(crate) claim: SideService,
     /// The cached list of the upstream's models.
-    pub(crate) models: M,
+    pub(crate) models: SideService,
     /// The page at `/`.
     pub(crate) home: Home,
     /// Health, readiness and metrics.
@@ -54,100 +69,152 @@ pub(crate) struct Router<F, N, U, A, C, M, S> {
     pub(crate) max_body_bytes: usize,
 }
 
-impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
-    /// Converts the router into one service.
-    pub(crate) fn into_service<FB, NB, UB, AB, CB, MB>(
-        self,
-    ) -> impl Handler<GatewayBody<FB>, RequestBody>
-    where
-        F: Handler<FB>,
-        N: Handler<NB>,
-        U: Handler<UB>,
-        A: Handler<AB>,
-        C: Handler<CB>,
-        M: Handler<MB>,
-        S: AdminStore,
-        FB: Body<Data = Bytes> + Send + 'static,
-        NB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-        UB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-        AB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-        CB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-        MB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    {
-        let router = Arc::new(self);
-        service_fn(move |request: Request<RequestBody>| {
-            let router = router.clone();
-            async move {
-                let route = Route::of(request.uri().path());
-                let response = router.route(request).await;
-                router.ops.count(route, response.status());
-                Ok(response)
-            }
-        })
+impl<F, B, S> Service<Request<RequestBody>> for Router<F, S>
+where
+    F: Service<GatewayRequest, Response = Response<B>, Error = Infallible>,
+    S: AdminStore,
+{
+    type Response = Response<GatewayBody<B>>;
+    type Error = Infallible;
+    type Future = RouterFuture<F::Future, S>;
+
+    /// All routes wait for the upstream's stack, which must always be ready: it has no limit of its own here.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.upstream.poll_ready(cx)
     }
 
-    async fn route<FB, NB, UB, AB, CB, MB>(
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        let side = self.side.clone();
+        let route = Route::of(request.uri().path());
+        let state = match side.admit(route, request) {
+            Ok((Route::Upstream, request)) if !route::is_free(&request) => {
+                State::Upstream { future: self.upstream.call(request) }
+            }
+            Ok((route, request)) => {
+                State::Side { future: Box::pin(side.clone().respond(route, request)) }
+            }
+            Err(rejection) => State::Rejected { response: Some(*rejection) },
+        };
+        RouterFuture { state, route, side }
+    }
+}
+
+impl<F: Clone, S> Clone for Router<F, S> {
+    fn clone(&self) -> Self {
+        Self { upstream: self.upstream.clone(), side: self.side.clone() }
+    }
+}
+
+pin_project! {
+    /// Response future of [`Router`].
+    pub(crate) struct RouterFuture<F, S> {
+        #[pin]
+        state: State<F>,
+        route: Option<Route>,
+        side: Arc<SideRoutes<S>>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F> {
+        Upstream { #[pin] future: F },
+        // Boxed: rare, and larger than the other.
+        Side { future: Pin<Box<dyn Future<Output = Response<SideResponse>> + Send>> },
+        Rejected { response: Option<Response<Bytes>> },
+    }
+}
+
+/// The body of a response that is not forwarded.
+enum SideResponse {
+    Own(Bytes),
+    Service(SideBody),
+}
+
+impl<F, B, S> Future for RouterFuture<F, S>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+    S: AdminStore,
+{
+    type Output = Result<Response<GatewayBody<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = match this.state.project() {
+            StateProj::Upstream { future } => {
+                ready!(future.poll(cx))?.map(|body| ResponseBody::inner(Either::Left(body)))
+            }
+            StateProj::Side { future } => ready!(future.as_mut().poll(cx)).map(|body| match body {
+                SideResponse::Own(body) => ResponseBody::full(body),
+                SideResponse::Service(body) => ResponseBody::inner(Either::Right(body)),
+            }),
+            StateProj::Rejected { response } => {
+                own(response.take().expect("`RouterFuture` polled after completion"))
+            }
+        };
+        this.side.ops.count(*this.route, response.status());
+        Poll::Ready(Ok(response))
+    }
+}
+
+impl<S: AdminStore> SideRoutes<S> {
+    /// Returns the request for its service and the route of that, or the rejection of a request that breaks
+    /// a rule.
+    fn admit(
         &self,
+        route: Option<Route>,
         request: Request<RequestBody>,
-    ) -> Response<GatewayBody<FB>>
-    where
-        F: Handler<FB>,
-        N: Handler<NB>,
-        U: Handler<UB>,
-        A: Handler<AB>,
-        C: Handler<CB>,
-        M: Handler<MB>,
-        S: AdminStore,
-        NB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-        UB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-        AB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-        CB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-        MB: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    {
+    ) -> Result<(Route, GatewayRequest), Box<Response<Bytes>>> {
         let (mut head, body) = request.into_parts();
         if let Some(bad) = head.extensions.get::<RejectedHead>() {
-            return own(rejections::bad_head(*bad));
+            return Err(Box::new(rejections::bad_head(*bad)));
         }
-        if let Err(rejection) = RequestTarget::check_once(&mut head) {
-            return own(rejections::closing(rejection));
-        }
+        RequestTarget::check_once(&mut head)
+            .map_err(|rejection| Box::new(rejections::closing(rejection)))?;
         if let Some(base) = route::doubled_base(head.uri.path()) {
-            return own(rejections::doubled_base(base));
+            return Err(Box::new(rejections::doubled_base(base)));
         }
-        let Some(route) = Route::of(head.uri.path()) else {
-            return own(rejections::not_found());
-        };
+        let route = route.ok_or_else(|| Box::new(rejections::not_found()))?;
         if let Some(allow) = route.rejects(&head.method) {
-            return own(rejections::wrong_method(allow));
+            return Err(Box::new(rejections::wrong_method(allow)));
         }
         if content_length(&head.headers) > self.max_body_bytes as u64 {
-            return own(rejections::closing(rejections::too_large(self.max_body_bytes)));
+            return Err(Box::new(rejections::closing(rejections::too_large(self.max_body_bytes))));
         }
-        head.uri = with_version(&head.uri);
-        let is_free = route::is_free(&head.method, head.uri.path());
-        let bypasses_models_cache = route::bypasses_models_cache(&head);
-        let request = Request::from_parts(head, Limited::new(body, self.max_body_bytes));
-        match route {
-            Route::Upstream if is_free => side(call(&self.free, request).await),
-            Route::Upstream => {
-                let response = call(&self.upstream, request).await;
-                response.map(|body| ResponseBody::inner(Either::Left(body)))
-            }
-            Route::Models if bypasses_models_cache => side(call(&self.free, request).await),
-            Route::Models => side(call(&self.models, request).await),
-            Route::Usage if prefers_html(request.headers()) => own(usage_page()),
-            Route::Usage => side(call(&self.usage, request).await),
-            Route::Admin => side(call(&self.admin, request).await),
-            Route::Claim => side(call(&self.claim, request).await),
+        if let Some(uri) = with_version(&head.uri) {
+            head.uri = uri;
+        }
+        let route = match route {
+            Route::Models if route::bypasses_models_cache(&head) => Route::Upstream,
+            route => route,
+        };
+        let body = Limited::new(body, self.max_body_bytes);
+        Ok((route, Request::from_parts(head, body)))
+    }
+
+    /// Responds to a request that costs nothing.
+    async fn respond(
+        self: Arc<Self>,
+        route: Route,
+        request: GatewayRequest,
+    ) -> Response<SideResponse> {
+        let response = match route {
+            Route::Upstream => return call(&self.free, request).await,
+            Route::Models => return call(&self.models, request).await,
+            Route::Usage if prefers_html(request.headers()) => usage_page(),
+            Route::Usage => return call(&self.usage, request).await,
+            Route::Admin => return call(&self.admin, request).await,
+            Route::Claim => return call(&self.claim, request).await,
             Route::Metrics if !self.may_read_metrics(request.headers()) => {
-                own(self.reject_metrics(request.extensions().get()).await)
+                self.reject_metrics(request.extensions().get()).await
             }
-            Route::Metrics => own(self.ops.metrics().await),
-            Route::Health => own(self.ops.health()),
-            Route::Ready => own(self.ops.ready().await),
-            Route::Home if prefers_html(request.headers()) => own(self.home.response()),
-            Route::Home => own(rejections::not_found()),
-        }
+            Route::Metrics => self.ops.metrics().await,
+            Route::Health => self.ops.health(),
+            Route::Ready => self.ops.ready().await,
+            Route::Home if prefers_html(request.headers()) => self.home.response(),
+            Route::Home => rejections::not_found(),
+        };
+        response.map(SideResponse::Own)
     }
 
     fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
@@ -155,10 +222,7 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
         tokens.any(|tokens| tokens.verify(headers).is_some())
     }
 
-    async fn reject_metrics(&self, context: Option<&RequestContext>) -> Response<Bytes>
-    where
-        S: AdminStore,
-    {
+    async fn reject_metrics(&self, context: Option<&RequestContext>) -> Response<Bytes> {
         let rejection = rejections::no_metrics_token();
         let source = context.and_then(RequestContext::client_addr);
         let counted = self.attempts.count_attempt(rejection.code, source).await;
@@ -166,24 +230,21 @@ impl<F, N, U, A, C, M, S> Router<F, N, U, A, C, M, S> {
     }
 }
 
-/// A service for requests with the body `R`. Implemented for every such service.
-pub(crate) trait Handler<B, R = Limited<RequestBody>>:
-    Clone + Send + Sync + 'static
+/// Boxes the service of a side route.
+pub(crate) fn side<T, B>(service: T) -> SideService
 where
-    Self: Service<Request<R>, Response = Response<B>, Error = Infallible, Future: Send>,
+    T: Service<GatewayRequest, Response = Response<B>, Error = Infallible, Future: Send>,
+    T: Clone + Send + Sync + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
+    let boxed =
+        |response: Response<B>| response.map(|body| body.map_err(Into::into).boxed_unsync());
+    BoxCloneSyncService::new(service.map_response(boxed))
 }
 
-impl<H, B, R> Handler<B, R> for H
-where
-    H: Service<Request<R>, Response = Response<B>, Error = Infallible, Future: Send>,
-    H: Clone + Send + Sync + 'static,
-{
-}
-
-async fn call<H: Handler<B>, B>(handler: &H, request: GatewayRequest) -> Response<B> {
-    match handler.clone().oneshot(request).await {
-        Ok(response) => response,
+async fn call(service: &SideService, request: GatewayRequest) -> Response<SideResponse> {
+    match service.clone().oneshot(request).await {
+        Ok(response) => response.map(SideResponse::Service),
         Err(never) => match never {},
     }
 }
@@ -191,14 +252,6 @@ async fn call<H: Handler<B>, B>(handler: &H, request: GatewayRequest) -> Respons
 /// Wraps a response of the gateway itself.
 pub(crate) fn own<B>(response: Response<Bytes>) -> Response<GatewayBody<B>> {
     response.map(ResponseBody::full)
-}
-
-/// Boxes the body of a response that is not forwarded.
-fn side<B, S>(response: Response<S>) -> Response<GatewayBody<B>>
-where
-    S: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    response.map(|body| ResponseBody::inner(Either::Right(body.map_err(Into::into).boxed_unsync())))
 }
 
 /// Returns the declared length, or 0. hyper has rejected one that is not a number.

@@ -134,6 +134,11 @@ async fn each_request_is_one_line_at_its_end() {
         send(&gateway, id, Method::GET, path, key, "").await;
         has(&line(&gateway, id).await, expected);
     }
+    let printed = gateway.printed();
+    let printed = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let warnings = printed.filter(|line| line["level"] == "WARN");
+    let named: Vec<_> = warnings.map(|line| line["request_id"].clone()).collect();
+    assert_eq!(named, ["failed", "metrics"], "other lines name their request");
     send(&gateway, "health", Method::GET, "/healthz", key, "").await;
     send(&gateway, "last", Method::GET, "/usage", key, "").await;
     line(&gateway, "last").await;

@@ -17,8 +17,7 @@ use super::{
     progress::{Progress, size},
 };
 use crate::{
-    background_writer::BackgroundWriter,
-    logging,
+    logging::{BackgroundWriter, Log},
     settings::{BadSetting, Database, DatabaseSettings, Settings},
     store::StoreOptions,
 };
@@ -69,7 +68,7 @@ pub(crate) fn back_up(
     stderr: &BackgroundWriter,
 ) -> Result<ExitCode, BoxError> {
     let Settings { database, log, .. } = settings;
-    logging::start(log, stderr.clone());
+    Log::start(log, stderr.clone());
     let path = sqlite_file(
         &database,
         "copy a PostgreSQL database with pg_dump, after the gateway has ended, as it then contains \
@@ -96,7 +95,7 @@ pub(crate) async fn restore(
     stderr: &BackgroundWriter,
 ) -> Result<ExitCode, BoxError> {
     let Settings { database, log, .. } = settings;
-    logging::start(log, stderr.clone());
+    Log::start(log, stderr.clone());
     let report = match &command.file {
         Some(file) => {
             let path = sqlite_file(

@@ -18,7 +18,7 @@ use super::{
     progress::{Amount, Progress},
 };
 use crate::{
-    background_writer::BackgroundWriter,
+    logging::BackgroundWriter,
     settings::{Database, Given, SettingSource, Settings, is_exposed},
 };
 

@@ -15,8 +15,7 @@ use tower_quota::store::migration::{
 
 use super::{backup, progress::Progress};
 use crate::{
-    background_writer::BackgroundWriter,
-    logging,
+    logging::{BackgroundWriter, Log},
     settings::{BadSetting, Database, Settings, database_url},
 };
 
@@ -51,7 +50,7 @@ pub(crate) async fn run(
     stderr: &BackgroundWriter,
 ) -> Result<ExitCode, BoxError> {
     let Settings { database, log, .. } = settings;
-    logging::start(log, stderr.clone());
+    Log::start(log, stderr.clone());
     let Migrate { file, url: target, dry_run } = command;
     let target = target.as_ref().unwrap_or(&database.database);
     let Database::Postgres(url) = target else {

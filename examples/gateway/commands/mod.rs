@@ -17,8 +17,8 @@ use tokio::runtime;
 use tower::BoxError;
 
 use crate::{
-    background_writer::BackgroundWriter,
     import::{self, Import},
+    logging::BackgroundWriter,
     settings::{DatabaseSettings, Given, ListenSettings, Settings},
 };
 use backup::{Backup, Restore};

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tower_quota::store::sqlite::{self, OnProgress, ProgressStep};
 
-use crate::{OUTPUT_TIMEOUT, background_writer::BackgroundWriter};
+use crate::{OUTPUT_TIMEOUT, logging::BackgroundWriter};
 
 /// Time before the first line of progress.
 const QUIET_PERIOD: Duration = Duration::from_secs(1);

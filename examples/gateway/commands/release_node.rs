@@ -16,8 +16,7 @@ use tower_quota::{
 
 use super::backup::explained;
 use crate::{
-    background_writer::BackgroundWriter,
-    logging,
+    logging::{BackgroundWriter, Log},
     settings::{BadSetting, Database, Settings},
 };
 
@@ -47,7 +46,7 @@ pub(crate) async fn run(
     stderr: &BackgroundWriter,
 ) -> Result<ExitCode, BoxError> {
     let Settings { database, log, .. } = settings;
-    logging::start(log, stderr.clone());
+    Log::start(log, stderr.clone());
     let Database::Postgres(url) = &database.database else {
         let problem = "a SQLite database belongs to one gateway, so it has no nodes";
         return Err(BadSetting::new("DATABASE_URL", problem).into());

@@ -28,11 +28,11 @@ use tower_quota::{
 };
 
 use crate::{
-    background_writer::BackgroundWriter,
     commands::{
         backup,
         progress::{Amount, Progress},
     },
+    logging::BackgroundWriter,
     settings::{Database, Settings},
     store::StoreOptions,
 };

@@ -15,6 +15,10 @@ use std::{
 const MAX_PENDING_BYTES: usize = 1 << 20;
 /// Time between attempts to write to a stream that is in non-blocking mode and full.
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// Time that a line waits for others, so that a busy process writes many at once.
+const BATCH_TIME: Duration = Duration::from_millis(5);
+/// Number of pending bytes that are written before that.
+const BATCH_BYTES: usize = 64 << 10;
 
 /// Queues whole lines for a stream, and never blocks or fails. Clones share the stream.
 #[derive(Clone)]
@@ -29,8 +33,10 @@ struct Shared {
 #[derive(Default)]
 struct State {
     pending: Vec<u8>,
-    /// Whether the thread is writing lines that are no longer in `pending`.
+    /// Whether the thread is writing lines that are no longer in `pending`, or waits for more to write with them.
     is_writing: bool,
+    /// Whether the pending lines must be written at once.
+    is_urgent: bool,
     dropped_lines: u64,
 }
 
@@ -57,15 +63,24 @@ impl BackgroundWriter {
             return;
         }
         let was_idle = state.pending.is_empty() && !state.is_writing;
+        let had_space = state.pending.len() < BATCH_BYTES;
         state.pending.extend_from_slice(lines);
+        let is_full = had_space && state.pending.len() >= BATCH_BYTES;
         drop(state);
-        if was_idle {
+        if was_idle || is_full {
             self.0.changed.notify_all();
         }
     }
 
+    /// Makes the queued lines wait for no others.
+    pub(crate) fn hurry(&self) {
+        self.0.lock().is_urgent = true;
+        self.0.changed.notify_all();
+    }
+
     /// Waits until all queued lines are written, but no longer than `timeout`.
     pub(crate) fn flush(&self, timeout: Duration) {
+        self.hurry();
         let is_busy = |state: &mut State| state.is_writing || !state.pending.is_empty();
         drop(self.0.changed.wait_timeout_while(self.0.lock(), timeout, is_busy));
     }
@@ -73,18 +88,6 @@ impl BackgroundWriter {
     /// Returns the number of lines dropped so far.
     pub(crate) fn dropped_lines(&self) -> u64 {
         self.0.lock().dropped_lines
-    }
-}
-
-/// Expects one line per call, which is how `tracing_subscriber` writes.
-impl Write for BackgroundWriter {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.push(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -129,8 +132,12 @@ impl Shared {
         self.changed.notify_all();
         let nothing = |state: &mut State| state.pending.is_empty();
         state = self.changed.wait_while(state, nothing).unwrap_or_else(PoisonError::into_inner);
-        mem::swap(&mut state.pending, lines);
         state.is_writing = true;
+        let is_early = |state: &mut State| !state.is_urgent && state.pending.len() < BATCH_BYTES;
+        let waited = self.changed.wait_timeout_while(state, BATCH_TIME, is_early);
+        (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.is_urgent = false;
+        mem::swap(&mut state.pending, lines);
     }
 }
 
