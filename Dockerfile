@@ -17,17 +17,17 @@ RUN sed -n 's/^path = "\(.*\)"$/\1/p' Cargo.toml | xargs -n 1 install -D /dev/nu
     && mkdir -p src examples/gateway \
     && echo '//! Empty.' > src/lib.rs \
     && printf '//! Empty.\nfn main() {}\n' > examples/gateway/main.rs \
-    && CARGO_PROFILE_RELEASE_STRIP=symbols cargo build --release --locked --example gateway
+    && cargo build --profile dist --locked --example gateway
 
 # The sources keep their times, which may be older than the empty ones: the touch makes them newer.
 COPY src src
 COPY examples/gateway examples/gateway
 RUN touch src/lib.rs examples/gateway/main.rs \
-    && CARGO_PROFILE_RELEASE_STRIP=symbols cargo build --release --locked --example gateway
+    && cargo build --profile dist --locked --example gateway
 
 # The program, the libraries that it names with their loader, today's time zones, and where names of hosts are
 # looked up.
-RUN install -D target/release/examples/gateway /image/usr/local/bin/gateway \
+RUN install -D target/dist/examples/gateway /image/usr/local/bin/gateway \
     && ldd /image/usr/local/bin/gateway | grep -o '/[^ ]*' | xargs cp --dereference --parents --target-directory /image \
     && cp --recursive --parents /usr/share/zoneinfo /image \
     && rm -rf /image/usr/share/zoneinfo/posix /image/usr/share/zoneinfo/right \

@@ -28,19 +28,19 @@ pub(crate) fn program(path: Option<&Path>) -> Result<PathBuf, BoxError> {
     Ok(path)
 }
 
-/// Builds the gateway in the target directory of this program.
+/// Builds the gateway as it is shipped, in the target directory of this program.
 fn build() -> Result<PathBuf, BoxError> {
     let this = env::current_exe()?;
     // `TARGET/release/deps/stack-…`
     let release = this.parent().and_then(Path::parent).ok_or("this program has no directory")?;
     let target = release.parent().ok_or("this program has no target directory")?;
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--locked", "--release", "--example", "gateway", "--target-dir"])
+        .args(["build", "--locked", "--profile", "dist", "--example", "gateway", "--target-dir"])
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()?;
     match status.success() {
-        true => Ok(target.join("release/examples/gateway")),
+        true => Ok(target.join("dist/examples/gateway")),
         false => Err("the gateway cannot be built".into()),
     }
 }

@@ -404,8 +404,8 @@ async fn the_guide_leads_from_a_checkout_to_a_gateway_and_back() {
     symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"), checkout.path().join("docs"))
         .unwrap();
     let build = format!(
-        "[ \"$*\" = 'build --release --locked --example gateway' ]\n\
-         mkdir -p target/release/examples; cp {} target/release/examples/gateway",
+        "[ \"$*\" = 'build --profile dist --locked --example gateway' ]\n\
+         mkdir -p target/dist/examples; cp {} target/dist/examples/gateway",
         gateway_binary().display()
     );
     machine.script("cargo", &build);
