@@ -20,6 +20,7 @@ mod load;
 mod memory;
 mod options;
 mod pictures;
+mod pooled;
 #[path = "../../tests/common/postgres.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod postgres;

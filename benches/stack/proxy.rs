@@ -25,7 +25,7 @@ use tower_quota::{
     auth::TrialKeyAuthLayer,
     key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::{OpenAiUsage, proxy_rules},
-    proxy::{ClientOptions, RequestBody, UpstreamClient, UpstreamProxyService, upstream_client},
+    proxy::{ClientOptions, RequestBody, UpstreamProxyService, upstream_client},
     quota::DailyQuotaLayer,
     store::{
         KeyStore, QuotaStore, UsageSink,
@@ -39,6 +39,7 @@ use tower_quota::{
 use crate::{
     forward::{CREDENTIAL, Forward},
     options::Runtime,
+    pooled::pooled_client,
 };
 
 /// The services between the client and the upstream.
@@ -48,6 +49,8 @@ pub(crate) enum Variant {
     Raw,
     /// `UpstreamProxyService` instead of the pass-through, with the gateway's rules.
     Proxy,
+    /// The same over hyper-util's composable pool instead of the crate's client.
+    ProxyPool,
     /// Auth, keys in memory.
     Auth,
     /// Auth and quota in memory.
@@ -103,6 +106,7 @@ impl Variant {
             Self::Postgres | Self::PostgresUsage => Some(BackEnd::Postgres),
             Self::Raw
             | Self::Proxy
+            | Self::ProxyPool
             | Self::Auth
             | Self::QuotaMemory
             | Self::UsageMemory
@@ -163,7 +167,14 @@ impl Proxy {
         };
         match self.variant {
             Variant::Raw => serve(listener, Forward::<Incoming>::new(upstream)?).await,
-            Variant::Proxy => serve(listener, proxy(upstream)?).await,
+            Variant::Proxy => {
+                let client = upstream_client::<RequestBody<Incoming>>(ClientOptions::default())?;
+                serve(listener, proxy(client, upstream)?).await
+            }
+            Variant::ProxyPool => {
+                let client = pooled_client::<RequestBody<Incoming>>();
+                serve(listener, proxy(client, upstream)?).await
+            }
             Variant::Auth => {
                 let store = with_keys(MemoryStore::new(), keys).await?;
                 let auth = TrialKeyAuthLayer::new(store);
@@ -210,11 +221,8 @@ impl Proxy {
     }
 }
 
-/// Creates the crate's own proxy.
-fn proxy(
-    upstream: SocketAddr,
-) -> Result<UpstreamProxyService<UpstreamClient<RequestBody<Incoming>>>, BoxError> {
-    let client = upstream_client(ClientOptions::default())?;
+/// Creates the crate's own proxy over a client.
+fn proxy<T>(client: T, upstream: SocketAddr) -> Result<UpstreamProxyService<T>, BoxError> {
     let base = format!("http://{upstream}/v1").parse()?;
     Ok(UpstreamProxyService::new(client, base)
         .mount("/v1")
