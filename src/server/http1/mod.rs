@@ -281,7 +281,14 @@ impl ValidatedIo {
                 *left -= used as u64;
                 (used, *left == 0)
             }
-            State::Chunked(body) => body.advance(read).ok_or_else(malformed_chunk)?,
+            State::Chunked(body) => match body.advance(read) {
+                Some(advanced) => advanced,
+                None => {
+                    // A read that fails has read nothing.
+                    buf.set_filled(start);
+                    return Poll::Ready(Err(malformed_chunk()));
+                }
+            },
             _ => (read.len(), false),
         };
         self.pending.extend_from_slice(&read[used..]);
