@@ -1,9 +1,8 @@
 //! CSRF protection for the admin service.
 
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+use http_body_util::Full;
+use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_http::csrf::{ConfigError, CsrfLayer, ProtectionError};
 use tower_quota::{
     admin::{AdminService, store::AdminStore},
@@ -12,10 +11,8 @@ use tower_quota::{
 
 use crate::{
     rejections,
-    router::{GatewayRequest, SideService, side},
+    router::{GatewayRequest, SideBody, SideService, boxed},
 };
-
-type AdminBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Wraps the service so that pages of other sites cannot change anything through an operator's browser.
 /// The check uses `Sec-Fetch-Site`, `Origin` and `Host`, so a proxy must forward these unchanged, or
@@ -42,7 +39,7 @@ pub(crate) fn guarded<S: AdminStore + Clone>(
         .map_request(restore_path)
         .map_response(boxed)
         .service(admin);
-    Ok(side(service_fn(move |request: GatewayRequest| {
+    Ok(SideService::new(service_fn(move |request: GatewayRequest| {
         let (guarded, notes) = (guarded.clone(), notes.clone());
         let source = request.extensions().get().and_then(RequestContext::client_addr);
         let (from, to) = (text(request.headers().get(header::ORIGIN)), host(&request));
@@ -103,13 +100,6 @@ fn replace_path<B>(request: &mut Request<B>, path: Option<PathAndQuery>) -> Opti
 
 /// Returns a placeholder: the layer puts its error into the extensions, and the message needs the
 /// request's headers.
-fn placeholder(_: ProtectionError) -> Response<AdminBody> {
+fn placeholder(_: ProtectionError) -> Response<SideBody> {
     Response::default()
-}
-
-fn boxed<B>(response: Response<B>) -> Response<AdminBody>
-where
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    response.map(|body| body.map_err(Into::into).boxed_unsync())
 }

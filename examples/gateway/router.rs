@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
-use http_body_util::{BodyExt, Either, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Either, Full, Limited, combinators::UnsyncBoxBody};
 use pin_project_lite::pin_project;
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 use tower_quota::{
@@ -34,7 +34,8 @@ use crate::{
 pub(crate) type GatewayRequest = Request<Limited<RequestBody>>;
 /// The body of a response. The forwarded body `B` is not boxed; the others are short.
 pub(crate) type GatewayBody<B> = ResponseBody<Either<B, SideBody>>;
-type SideBody = UnsyncBoxBody<Bytes, BoxError>;
+/// The body of a response of [`SideRoutes`].
+pub(crate) type SideBody = UnsyncBoxBody<Bytes, BoxError>;
 /// A service of any other route than the upstream's.
 pub(crate) type SideService = BoxCloneSyncService<GatewayRequest, Response<SideBody>, Infallible>;
 
@@ -93,7 +94,7 @@ where
             Ok((route, request)) => {
                 State::Side { future: Box::pin(side.clone().respond(route, request)) }
             }
-            Err(rejection) => State::Rejected { response: Some(*rejection) },
+            Err(rejection) => State::Rejected { response: Some(rejection) },
         };
         RouterFuture { state, route, side }
     }
@@ -120,15 +121,9 @@ pin_project! {
     enum State<F> {
         Upstream { #[pin] future: F },
         // Boxed: rare, and larger than the other.
-        Side { future: Pin<Box<dyn Future<Output = Response<SideResponse>> + Send>> },
+        Side { future: Pin<Box<dyn Future<Output = Response<SideBody>> + Send>> },
         Rejected { response: Option<Response<Bytes>> },
     }
-}
-
-/// The body of a response that is not forwarded.
-enum SideResponse {
-    Own(Bytes),
-    Service(SideBody),
 }
 
 impl<F, B, S> Future for RouterFuture<F, S>
@@ -144,10 +139,8 @@ where
             StateProj::Upstream { future } => {
                 ready!(future.poll(cx))?.map(|body| ResponseBody::inner(Either::Left(body)))
             }
-            StateProj::Side { future } => ready!(future.as_mut().poll(cx)).map(|body| match body {
-                SideResponse::Own(body) => ResponseBody::full(body),
-                SideResponse::Service(body) => ResponseBody::inner(Either::Right(body)),
-            }),
+            StateProj::Side { future } => ready!(future.as_mut().poll(cx))
+                .map(|body| ResponseBody::inner(Either::Right(body))),
             StateProj::Rejected { response } => {
                 own(response.take().expect("`RouterFuture` polled after completion"))
             }
@@ -160,26 +153,26 @@ where
 impl<S: AdminStore> SideRoutes<S> {
     /// Returns the request for its service and the route of that, or the rejection of a request that breaks
     /// a rule.
+    #[expect(clippy::result_large_err, reason = "the request is larger than the rejection")]
     fn admit(
         &self,
         route: Option<Route>,
         request: Request<RequestBody>,
-    ) -> Result<(Route, GatewayRequest), Box<Response<Bytes>>> {
+    ) -> Result<(Route, GatewayRequest), Response<Bytes>> {
         let (mut head, body) = request.into_parts();
         if let Some(bad) = head.extensions.get::<RejectedHead>() {
-            return Err(Box::new(rejections::bad_head(*bad)));
+            return Err(rejections::bad_head(*bad));
         }
-        RequestTarget::check_once(&mut head)
-            .map_err(|rejection| Box::new(rejections::closing(rejection)))?;
+        RequestTarget::check_once(&mut head).map_err(rejections::closing)?;
         if let Some(base) = route::doubled_base(head.uri.path()) {
-            return Err(Box::new(rejections::doubled_base(base)));
+            return Err(rejections::doubled_base(base));
         }
-        let route = route.ok_or_else(|| Box::new(rejections::not_found()))?;
+        let route = route.ok_or_else(rejections::not_found)?;
         if let Some(allow) = route.rejects(&head.method) {
-            return Err(Box::new(rejections::wrong_method(allow)));
+            return Err(rejections::wrong_method(allow));
         }
         if content_length(&head.headers) > self.max_body_bytes as u64 {
-            return Err(Box::new(rejections::closing(rejections::too_large(self.max_body_bytes))));
+            return Err(rejections::closing(rejections::too_large(self.max_body_bytes)));
         }
         if let Some(uri) = with_version(&head.uri) {
             head.uri = uri;
@@ -193,11 +186,7 @@ impl<S: AdminStore> SideRoutes<S> {
     }
 
     /// Responds to a request that costs nothing.
-    async fn respond(
-        self: Arc<Self>,
-        route: Route,
-        request: GatewayRequest,
-    ) -> Response<SideResponse> {
+    async fn respond(self: Arc<Self>, route: Route, request: GatewayRequest) -> Response<SideBody> {
         let response = match route {
             Route::Upstream => return call(&self.free, request).await,
             Route::Models => return call(&self.models, request).await,
@@ -214,7 +203,7 @@ impl<S: AdminStore> SideRoutes<S> {
             Route::Home if prefers_html(request.headers()) => self.home.response(),
             Route::Home => rejections::not_found(),
         };
-        response.map(SideResponse::Own)
+        boxed(response.map(Full::new))
     }
 
     fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
@@ -237,14 +226,19 @@ where
     T: Clone + Send + Sync + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let boxed =
-        |response: Response<B>| response.map(|body| body.map_err(Into::into).boxed_unsync());
-    BoxCloneSyncService::new(service.map_response(boxed))
+    SideService::new(service.map_response(boxed))
 }
 
-async fn call(service: &SideService, request: GatewayRequest) -> Response<SideResponse> {
+pub(crate) fn boxed<B>(response: Response<B>) -> Response<SideBody>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    response.map(|body| body.map_err(Into::into).boxed_unsync())
+}
+
+async fn call(service: &SideService, request: GatewayRequest) -> Response<SideBody> {
     match service.clone().oneshot(request).await {
-        Ok(response) => response.map(SideResponse::Service),
+        Ok(response) => response,
         Err(never) => match never {},
     }
 }
