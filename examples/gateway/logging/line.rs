@@ -70,7 +70,7 @@ impl Line {
     /// Adds a number, a boolean, or text without control characters, quoted.
     pub(crate) fn field(&mut self, name: &str, value: impl Serialize) {
         self.name(name);
-        // A value that is no number, boolean or string is none of ours.
+        // Such a value is always written.
         let _ = serde_json::to_writer(&mut self.text, &value);
     }
 

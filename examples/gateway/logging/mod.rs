@@ -13,7 +13,6 @@ use std::{
     thread,
 };
 
-use http::HeaderValue;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -65,6 +64,13 @@ impl Log {
         self.stderr.push(&line.finish());
     }
 
+    /// Writes a line with the id of the request that this thread is working on.
+    fn write_with_request(&self, mut line: Line) {
+        let id = current::request_id();
+        line.option("request_id", id.as_ref().and_then(|id| id.to_str().ok()));
+        self.write(line);
+    }
+
     fn report_panic(&self, panic: &PanicHookInfo<'_>) {
         let mut line = self.line(Level::ERROR, "a thread panicked");
         line.text("thread", thread::current().name().unwrap_or("unnamed"));
@@ -72,8 +78,7 @@ impl Log {
             line.display("location", format_args!("{location}"));
         }
         line.text("reason", panic_message(panic.payload()));
-        line.option("request_id", current::request_id().as_ref().and_then(text));
-        self.write(line);
+        self.write_with_request(line);
         // The process may not live for long.
         self.stderr.hurry();
     }
@@ -84,11 +89,6 @@ impl<S: Subscriber> Layer<S> for Log {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = Line::new(self.format, *event.metadata().level(), None);
         event.record(&mut line);
-        line.option("request_id", current::request_id().as_ref().and_then(text));
-        self.write(line);
+        self.write_with_request(line);
     }
-}
-
-fn text(id: &HeaderValue) -> Option<&str> {
-    id.to_str().ok()
 }
