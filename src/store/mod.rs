@@ -119,6 +119,8 @@ pub mod migration;
 mod open_error;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "engine")]
+pub(crate) mod process_lock;
 mod quota;
 pub mod rate_headers;
 pub mod report;

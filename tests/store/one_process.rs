@@ -5,7 +5,12 @@ use std::{
     net::TcpStream,
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
 };
+
+use tower_quota::store::sqlite::{SqliteOptions, SqliteStore};
 
 use crate::common::{Gateway, GatewayCommand};
 
@@ -53,4 +58,26 @@ fn the_lock_file_is_readable_by_its_owner_only() {
     fs::set_permissions(command.dir().join("quota.db.lock"), Permissions::from_mode(0o644))
         .unwrap();
     assert_eq!(mode(&command.start()), 0o600);
+}
+
+#[test]
+fn a_store_that_was_dropped_sets_its_file_free_while_other_processes_are_started() {
+    let directory = tempfile::tempdir().unwrap();
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Each has a copy of all descriptors until it executes its program.
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    Command::new("true").status().unwrap();
+                }
+            });
+        }
+        let opened: Result<Vec<()>, _> = (0..200)
+            .map(|_| SqliteStore::open(SqliteOptions::new(directory.path().join("quota.db"))))
+            .map(|opened| opened.map(drop))
+            .collect();
+        is_done.store(true, Ordering::Relaxed);
+        opened.unwrap();
+    });
 }

@@ -2,7 +2,6 @@
 
 use std::{
     error::Error as _,
-    fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -30,6 +29,7 @@ use crate::store::{
         gauges::NextCount,
         journal::{DatabaseId, FileDisk, Journal, Syncer, is_in_place, owner},
     },
+    process_lock::ProcessLock,
     report::ReportPermits,
 };
 
@@ -298,7 +298,7 @@ fn pool(
 
 /// Lock of the journal, as two processes must not append to it.
 struct JournalLock {
-    file: File,
+    lock: ProcessLock,
     path: PathBuf,
 }
 
@@ -307,20 +307,8 @@ impl JournalLock {
         let mut path = journal.as_os_str().to_owned();
         path.push(".journal.lock");
         let path = PathBuf::from(path);
-        let mut options = File::options();
-        options.create(true).truncate(false).write(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file =
-            options.open(&path).map_err(|error| OpenError::cannot("opened", &path, error))?;
-        file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => OpenError::new(format!(
-                "the journal {} is in use by another process",
-                journal.display()
-            )),
-            TryLockError::Error(error) => OpenError::cannot("locked", &path, error),
-        })?;
-        Ok(Self { file, path })
+        let in_use = || format!("the journal {} is in use by another process", journal.display());
+        Ok(Self { lock: ProcessLock::create(&path, in_use)?, path })
     }
 
     /// Identifies the files of the journal, on systems that number them: a copy has other ones.
@@ -328,7 +316,8 @@ impl JournalLock {
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt;
-            self.file.metadata().ok().map(|file| format!("{}:{}", file.dev(), file.ino()))
+            let metadata = self.lock.file().metadata().ok();
+            metadata.map(|file| format!("{}:{}", file.dev(), file.ino()))
         }
         #[cfg(not(unix))]
         None
@@ -336,6 +325,6 @@ impl JournalLock {
 
     /// Returns whether the lock file is still at its path.
     fn is_in_place(&self) -> bool {
-        is_in_place(&self.file, &self.path)
+        is_in_place(self.lock.file(), &self.path)
     }
 }

@@ -1,16 +1,13 @@
 //! Inspection of a database without opening it for use.
 
-use std::{
-    fs::{File, TryLockError},
-    path::Path,
-};
+use std::{fs::File, path::Path};
 
 use super::{
     super::{OpenError, SqliteOptions, file::with_suffix, start},
     BackupError, BackupErrorKind, Source, check_integrity, journal_end, read_journal, retry,
     with_canonical_path,
 };
-use crate::store::engine::journal::FileDisk;
+use crate::store::{engine::journal::FileDisk, process_lock::ProcessLock};
 
 /// Result of [`inspect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +63,5 @@ fn try_inspect(options: &SqliteOptions) -> Result<Inspection, BackupError> {
 /// Whether a process holds the lock. The lock file is not created, and is locked only for an
 /// instant.
 pub(super) fn is_in_use(path: &Path) -> bool {
-    let lock = File::open(with_suffix(path, ".lock")).map(|file| file.try_lock_shared());
-    matches!(lock, Ok(Err(TryLockError::WouldBlock)))
+    File::open(with_suffix(path, ".lock")).is_ok_and(|file| ProcessLock::is_held(&file))
 }

@@ -4,7 +4,7 @@ pub(super) mod options;
 pub(super) mod wal;
 
 use std::{
-    fs::{File, TryLockError},
+    fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
     time::Duration,
@@ -18,7 +18,9 @@ use super::{
     checkpoint,
     schema::{self, MigrateError},
 };
-use crate::store::{engine::journal::is_in_place, open_error::OpenError};
+use crate::store::{
+    engine::journal::is_in_place, open_error::OpenError, process_lock::ProcessLock,
+};
 
 /// Time for which a write waits for the write lock of another process.
 pub(crate) const WRITE_BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,8 +34,8 @@ pub(crate) const READERS: usize = 4;
 /// Lock that is held while the store is open, since the counters are in the memory of one process.
 pub(crate) struct FileLock {
     /// The file `….lock` beside the database.
-    _lock_file: File,
-    database: File,
+    _lock_file: ProcessLock,
+    database: ProcessLock,
     path: PathBuf,
 }
 
@@ -44,61 +46,30 @@ impl FileLock {
     /// release the locks that SQLite holds on it in this process.
     pub(crate) fn take(path: &Path) -> Result<Self, OpenError> {
         let name = with_suffix(path, ".lock");
-        let lock_file =
-            open_lock_file(&name).map_err(|error| OpenError::cannot("opened", &name, error))?;
-        lock(&lock_file, &name, path)?;
+        let in_use = || {
+            format!(
+                "{} is in use by another process, and its counters belong to one; \
+                 stop that one, or name another file",
+                path.display()
+            )
+        };
+        let lock_file = ProcessLock::create(&name, in_use)?;
         let database =
             File::open(path).map_err(|error| OpenError::cannot("opened", path, error))?;
         // On Linux, `flock` does not conflict with SQLite's `fcntl` locks. The lock on the database
         // itself also holds if somebody removes the lock file.
-        if cfg!(target_os = "linux") {
-            lock(&database, path, path)?;
-        }
+        let database = if cfg!(target_os = "linux") {
+            ProcessLock::take(database, path, in_use)?
+        } else {
+            ProcessLock::without_lock(database)
+        };
         Ok(Self { _lock_file: lock_file, database, path: path.to_owned() })
     }
 
     /// Whether the database is still at the path at which it was opened.
     pub(crate) fn is_in_place(&self) -> bool {
-        is_in_place(&self.database, &self.path)
+        is_in_place(self.database.file(), &self.path)
     }
-}
-
-/// Opens the lock file. Only its owner can access it, since a process that can read the file can
-/// hold the lock and so prevent the store from being opened.
-fn open_lock_file(name: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(name)?;
-    #[cfg(unix)]
-    restrict(&file, name)?;
-    Ok(file)
-}
-
-/// Removes the access of others to a lock file that an earlier version has created.
-#[cfg(unix)]
-fn restrict(file: &File, name: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mut permissions = file.metadata()?.permissions();
-    if permissions.mode() & 0o077 != 0 {
-        permissions.set_mode(0o600);
-        if let Err(error) = file.set_permissions(permissions) {
-            tracing::warn!(%error, file = %name.display(), "setting the mode of the lock file failed: other users may hold the lock");
-        }
-    }
-    Ok(())
-}
-
-fn lock(file: &File, name: &Path, database: &Path) -> Result<(), OpenError> {
-    file.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => OpenError::new(format!(
-            "{} is in use by another process, and its counters belong to one; \
-             stop that one, or name another file",
-            database.display()
-        )),
-        TryLockError::Error(error) => OpenError::cannot("locked", name, error),
-    })
 }
 
 /// Appends a suffix to the path: `quota.db` and `.lock` → `quota.db.lock`.
