@@ -55,7 +55,7 @@ pub(crate) async fn fill(
              sum(prompt_tokens), sum(completion_tokens), sum(total_tokens)
          FROM usage_totals GROUP BY day, model;
          INSERT INTO active_days
-         SELECT left(day, 7), key_id, bit_or(1::bigint << substr(day, 9, 2)::int)
+         SELECT left(day, 4), key_id, bit_or(set_bit(0::bit(372), day_of_year(day) - 1, 1))
          FROM daily_usage GROUP BY 1, 2;
          INSERT INTO quarter_units
          SELECT quarter_of(day), key_id, bit_or(set_bit(0::bit(93), day_of_quarter(day) - 1, 1)),

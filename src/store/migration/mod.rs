@@ -191,15 +191,11 @@ fn move_rows(
         let is_next = position.table != table.name;
         let first = if is_next { 0 } else { position.rows };
         let columns: Vec<&str> = table.columns.iter().map(|(name, _)| *name).collect();
-        let mut append = |rows: &[_]| {
-            position = target.append(&columns, rows, (&position, table.name), table.is_derived)?;
+        let append = |rows: &[_]| {
+            position = target.append(&columns, rows, (&position, table.name))?;
             done += rows.len() as u64;
             report(observer, ProgressStep::Move, done, Some(source.rows()))
         };
-        if is_next && table.is_derived {
-            // Triggers may have added rows, also if there are none to move.
-            append(&[])?;
-        }
         source.read(table, first, BATCH, append)?;
     }
     Ok(())

@@ -29,8 +29,6 @@ pub(super) struct Table {
     pub(super) number: Option<&'static str>,
     /// Columns whose sums are reported.
     pub(super) sums: &'static [&'static str],
-    /// Whether triggers of PostgreSQL fill it from the tables before.
-    pub(super) is_derived: bool,
 }
 
 impl Table {
@@ -39,7 +37,7 @@ impl Table {
         order: &'static str,
         columns: &'static [(&'static str, Kind)],
     ) -> Self {
-        Self { name, columns, order, number: None, sums: &[], is_derived: false }
+        Self { name, columns, order, number: None, sums: &[] }
     }
 
     const fn numbered(self, column: &'static str) -> Self {
@@ -118,14 +116,6 @@ pub(super) const TABLES: &[Table] = &[
         .with_sums(&["requests", "total_tokens"]),
     Table::new("model_totals", "day, model", &MODEL_TOTALS)
         .with_sums(&["requests", "total_tokens"]),
-    Table {
-        is_derived: true,
-        ..Table::new(
-            "active_days",
-            "month, key_id",
-            &[("month", Text), ("key_id", Text), ("days", Int)],
-        )
-    },
     Table::new(
         "requests",
         "number",
@@ -213,6 +203,8 @@ mod tests {
         ("sqlite", &["identity", "journal", "boot"], "belong to the file and its journal"),
         ("sqlite", &["blocks", "awaited_events"], "are empty without a journal"),
         ("postgres", &["nodes"], "belong to journals, of which there is none yet"),
+        ("sqlite", &["active_days"], "is filled by triggers"),
+        ("postgres", &["active_days"], "is filled by triggers"),
         ("postgres", &["quarter_units", "quarter_requests"], "are filled by triggers"),
         ("postgres", &["counters"], "is filled from daily_usage as keys are used"),
         ("postgres", &["leases", "awaited_events"], "belong to nodes"),

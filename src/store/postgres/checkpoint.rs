@@ -423,8 +423,12 @@ pub(super) async fn read_count(
 /// Returns the count of the period that begins on this day, or of a later one if there is one: setting
 /// the clock back does not return to an earlier period, but a reset does.
 pub(super) async fn read_used(client: &Client, key: &CounterKey, day: Day) -> sql::Result<Count> {
+    // The index has the epochs of all days.
     let sql = "SELECT day, epoch, used, refunded FROM daily_usage
-        WHERE key_id = $1 AND quota = $2 ORDER BY epoch DESC, day DESC LIMIT 1";
+        WHERE (key_id, quota, day) = (
+            SELECT key_id, quota, day FROM daily_usage
+            WHERE (key_id, quota) = ($1, $2) ORDER BY epoch DESC, day DESC LIMIT 1
+        )";
     let (id, quota) = (key.subject.as_str(), key.quota.as_str());
     let Some(row) = sql::optional(client, sql, &[text(&id), text(&quota)]).await? else {
         return Ok(Count::new(day));

@@ -198,7 +198,6 @@ impl Target {
         columns: &[&str],
         rows: &[Vec<Value>],
         (from, table): (&Position, &str),
-        is_derived: bool,
     ) -> Result<Position, OpenError> {
         let client = &self.session.client;
         let behind = from.rows * u64::from(from.table == table) + rows.len() as u64;
@@ -212,10 +211,6 @@ impl Target {
             let values = [text(&behind.table), int(&has), text(&from.table), int(&had)];
             if sql::execute(client, sql, &values).await? != 1 {
                 return Ok(false);
-            }
-            if is_derived && from.table != table {
-                // Triggers have filled it from the tables before.
-                client.batch_execute(&format!("DELETE FROM {table}")).await?;
             }
             let copy = format!("COPY {table} ({}) FROM STDIN", columns.join(", "));
             let mut sink = pin!(client.copy_in::<_, Bytes>(&copy).await?);

@@ -4,12 +4,13 @@
 //! one day, which usually fills the page, or more of them at once as long as they have few rows. In another one,
 //! it chooses the busiest keys by the sums of quarters, which have two or three rows of a key where its days have 90.
 
-use std::{cmp::Reverse, iter, ops::Range};
+use std::{cmp::Reverse, iter};
 
 use tokio_postgres::{Client, Row};
 
 use super::{
     NEXT, USED, active_keys, figures,
+    period::PeriodDay,
     sql::{self, Param, bigint, int, text, texts},
     total_requests,
 };
@@ -24,10 +25,10 @@ use crate::{
 
 /// Number of rows below which days are few enough to be read together with the next ones.
 const FEW_ROWS: usize = 1000;
+/// Maximum number of keys whose requests on a day are read one by one.
+const MAX_LOOK_UPS: usize = 10_000;
 /// Factor by which the number of days that are read together grows.
 const DAYS_GROWTH: usize = 4;
-/// Number of days of a quarter in tables of sums.
-const QUARTER_DAYS: usize = 93;
 
 pub(super) async fn busiest(
     client: &Client,
@@ -82,7 +83,7 @@ async fn busiest_of(
     let (limit, skip) = (bigint(page_len), bigint(skip));
     let params = || [int(&limit), int(&skip)];
     let mut busiest = Vec::new();
-    if !period.by.day && !period.by.model {
+    if !period.by.model && (!period.by.day || period.days.len() == 1) {
         busiest = rows(client, period, &period.most_used(), of_model, params()).await?;
     }
     if busiest.len() < page_len {
@@ -266,45 +267,51 @@ impl Period {
         }
     }
 
-    /// Selects the keys of a page of a report without days whose keys all have units, else fewer of them. It
-    /// reads the requests only of those keys whose units do not decide.
+    /// Selects the keys of a page whose keys all have units, else fewer of them. It reads the requests only of those
+    /// keys whose units do not decide; on a single day, it selects none if these are many.
     fn most_used(&self) -> String {
-        let [units, requests] =
-            ["quarter_units", "quarter_requests"].map(|table| self.numbers(table, ""));
+        let (day, units, requests, few) = if self.by.day {
+            (
+                "($1)[1]",
+                format!(
+                    "SELECT key_id, {USED} AS used FROM daily_usage
+                     WHERE quota = 'daily' AND day = ($1)[1]"
+                ),
+                "SELECT requests AS number FROM usage_totals WHERE day = ($1)[1]".to_owned(),
+                format!(
+                    "AND (SELECT count(*) FROM units WHERE used >= (SELECT used FROM last))
+                         <= {MAX_LOOK_UPS}"
+                ),
+            )
+        } else {
+            let [units, requests] =
+                ["quarter_units", "quarter_requests"].map(|table| self.numbers(table, ""));
+            let units = format!(
+                "SELECT key_id, sum(number) AS used FROM ({units}) AS sums GROUP BY key_id"
+            );
+            ("NULL::text", units, requests, String::new())
+        };
         format!(
-            "WITH units AS (SELECT key_id, sum(number) AS used FROM ({units}) AS sums GROUP BY key_id)
-             SELECT NULL::text AS day, key_id, NULL::text AS model
+            "WITH units AS MATERIALIZED ({units}),
+             last AS MATERIALIZED (
+                 SELECT used FROM units ORDER BY used DESC
+                 LIMIT 1 OFFSET $4 + least($3, {max} - $4) - 1
+             )
+             SELECT {day} AS day, key_id, NULL::text AS model
              FROM units CROSS JOIN LATERAL (
                  SELECT coalesce(sum(number), 0) AS requests
                  FROM ({requests} AND key_id = units.key_id) AS sums
              ) AS requests
-             WHERE used > 0
-                 AND used >= (SELECT used FROM units ORDER BY used DESC
-                     LIMIT 1 OFFSET $4 + least($3, {} - $4) - 1)
+             WHERE used > 0 AND used >= (SELECT used FROM last) {few}
              ORDER BY used DESC, requests DESC, key_id LIMIT $3 OFFSET $4",
-            i64::MAX
+            max = i64::MAX
         )
     }
 
     /// Selects the keys that have rows on the days of the report from a table of sums, with their numbers.
     fn of_quarters(&self, table: &str, columns: &str) -> String {
-        let [first, last] = self.quarter_days();
-        let bits = |from: usize, to: usize| -> String {
-            (1..=QUARTER_DAYS)
-                .map(|day| if (from..=to).contains(&day) { '1' } else { '0' })
-                .collect()
-        };
-        format!(
-            "{numbers} AND days & CASE quarter WHEN '{first}' THEN B'{since}' ELSE B'{all}' END
-                 & CASE quarter WHEN '{last}' THEN B'{until}' ELSE B'{all}' END <> B'{none}'",
-            numbers = self.numbers(table, columns),
-            first = first.quarter,
-            since = bits(first.day, QUARTER_DAYS),
-            last = last.quarter,
-            until = bits(1, last.day),
-            all = bits(1, QUARTER_DAYS),
-            none = bits(1, 0),
-        )
+        let condition = PeriodDay::condition("quarter", &self.quarter_days());
+        format!("{} AND {condition}", self.numbers(table, columns))
     }
 
     /// Selects the keys of a table of sums with their numbers on the days of the report, which may be 0.
@@ -318,15 +325,15 @@ impl Period {
                      THEN coalesce(sums[least({from} - 1, array_upper(sums, 1))], 0) ELSE 0 END AS number
                  {columns}
              FROM {table} WHERE quarter BETWEEN '{first}' AND '{last}'",
-            first = first.quarter,
+            first = first.period,
             from = first.day,
-            last = last.quarter,
+            last = last.period,
             to = last.day,
         )
     }
 
-    fn quarter_days(&self) -> [QuarterDay; 2] {
-        self.range.each_ref().map(|day| QuarterDay::of(day))
+    fn quarter_days(&self) -> [PeriodDay; 2] {
+        self.range.each_ref().map(|day| PeriodDay::of_quarter(day))
     }
 
     /// Selects the first `$3` keys of a row of the table `period`, in the first one after the key `$4`.
@@ -348,26 +355,6 @@ impl Period {
         }
         let units = of("daily_usage", "quota = 'daily' AND");
         format!("SELECT key_id FROM ({totals} UNION {units}) AS ids ORDER BY key_id LIMIT $3")
-    }
-}
-
-/// Day as it is stored in tables of sums, whose months have 31 days each.
-struct QuarterDay {
-    quarter: String,
-    /// Number of the day in the quarter, from 1.
-    day: usize,
-}
-
-impl QuarterDay {
-    /// Parses a day such as `2026-11-22`.
-    fn of(day: &str) -> Self {
-        let number = |digits: Range<usize>| -> usize {
-            day.get(digits).and_then(|digits| digits.parse().ok()).unwrap_or(1)
-        };
-        let month = number(5..7).saturating_sub(1);
-        let (quarter, day_of_quarter) = (month / 3 + 1, month % 3 * 31 + number(8..10));
-        let year = day.get(..4).unwrap_or_default();
-        Self { quarter: format!("{year}-Q{quarter}"), day: day_of_quarter }
     }
 }
 

@@ -5,21 +5,21 @@
 
 mod all_keys;
 mod cancel;
+mod period;
 pub(super) mod requests;
 
 use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::{Client, Row};
 
-use self::cancel::CancelOnDrop;
+use self::{cancel::CancelOnDrop, period::PeriodDay};
 use super::{
     PostgresStore, columns,
     quota::has_nul,
-    sql::{self, Param, int, text, texts},
+    sql::{self, Param, text, texts},
     unavailable,
 };
 use crate::{
-    clock::Day,
     key::{KeyId, KeyRecord, Limit},
     store::{
         StoreFuture, Tokens, UsageEvent, UsageSink,
@@ -152,34 +152,15 @@ async fn total_requests(client: &Client, query: &UsageQuery) -> sql::Result<u64>
 
 /// Returns the number of keys that were used on these days.
 async fn active_keys(client: &Client, query: &UsageQuery) -> sql::Result<u64> {
-    let (from, to) = (MonthDay::of(query.from), MonthDay::of(query.to));
-    // A month has one row of each key.
-    let group = if from.month == to.month { "" } else { "GROUP BY key_id" };
+    let days = [query.from, query.to].map(|day| PeriodDay::of_year(&day.to_string()));
+    let [first, last] = &days;
+    // A year has one row of each key.
+    let group = if first.period == last.period { "" } else { "GROUP BY key_id" };
     let sql = format!(
-        "SELECT count(*) FROM (
-            SELECT FROM active_days WHERE month BETWEEN $1 AND $2
-                AND days & CASE WHEN month = $1 THEN $3 ELSE -1 END
-                    & CASE WHEN month = $2 THEN $4 ELSE -1 END <> 0
-            {group}
-        ) AS active"
+        "SELECT count(*) FROM (SELECT FROM active_days WHERE {} {group}) AS active",
+        PeriodDay::condition("year", &days)
     );
-    let (since, until) = (-from.bit, 2 * to.bit - 1);
-    let params = [text(&from.month), text(&to.month), int(&since), int(&until)];
-    Ok(sql::count(sql::one(client, &sql, &params).await?.try_get(0)?))
-}
-
-/// Day as it is stored in `active_days`.
-struct MonthDay {
-    month: String,
-    bit: i64,
-}
-
-impl MonthDay {
-    fn of(day: Day) -> Self {
-        let mut month = day.to_string();
-        let of_month = month.split_off(7);
-        Self { month, bit: 1 << of_month[1..].parse().unwrap_or(0) }
-    }
+    Ok(sql::count(sql::one(client, &sql, &[]).await?.try_get(0)?))
 }
 
 /// Reads the columns [`FIGURES`] at the start of a row, of which those without a value count as 0.

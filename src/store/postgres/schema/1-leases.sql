@@ -36,6 +36,19 @@ RETURNS void LANGUAGE sql AS $$
     SELECT pg_notify('tower_quota_leases', concat_ws(' ', kind, detail, of_quota, of_day, of_key));
 $$;
 
+-- The units of a period that have been checkpointed, and the epoch of its count.
+CREATE FUNCTION count_of(of_key text, of_quota text, of_day text)
+RETURNS TABLE (used bigint, epoch bigint) LANGUAGE sql STABLE AS $$
+    SELECT
+        coalesce((
+            SELECT d.used FROM daily_usage d
+            WHERE (d.key_id, d.quota, d.day) = (of_key, of_quota, of_day)
+        ), 0),
+        coalesce((
+            SELECT max(d.epoch) FROM daily_usage d WHERE (d.key_id, d.quota) = (of_key, of_quota)
+        ), 0)
+$$;
+
 -- Reports a lease, and extends it by the units that are needed, or gives back those that are not kept.
 CREATE FUNCTION extend_lease(
     of_key text, of_quota text, of_day text, of_node int, of_session bigint,
@@ -68,11 +81,8 @@ BEGIN
     FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         INSERT INTO counters AS k (key_id, quota, day, granted, earlier, epoch)
-        SELECT of_key, of_quota, of_day, u.used, u.used, u.epoch FROM (
-            SELECT coalesce(sum(d.used) FILTER (WHERE d.day = of_day), 0)::bigint AS used,
-                coalesce(max(d.epoch), 0) AS epoch
-            FROM daily_usage d WHERE (d.key_id, d.quota) = (of_key, of_quota)
-        ) AS u
+        SELECT of_key, of_quota, of_day, u.used, u.used, u.epoch
+        FROM count_of(of_key, of_quota, of_day) AS u
         ON CONFLICT DO NOTHING;
         SELECT * INTO c FROM counters k WHERE (k.key_id, k.quota, k.day) = (of_key, of_quota, of_day)
         FOR NO KEY UPDATE;
@@ -184,17 +194,16 @@ DECLARE
     excess bigint;
 BEGIN
     -- Counters of keys without a limit, as others were inserted before the first unit was granted.
-    INSERT INTO counters (key_id, quota, day, granted, earlier, epoch)
-    SELECT s.key_id, s.quota, s.day, u.used, u.used, u.epoch
-    FROM unnest(keys, quotas, days, useds) AS s (key_id, quota, day, used),
-    LATERAL (
-        SELECT greatest(0, coalesce(sum(d.used) FILTER (WHERE d.day = s.day), 0)::bigint - s.used) AS used,
-            coalesce(max(d.epoch), 0) AS epoch
-        FROM daily_usage d WHERE (d.key_id, d.quota) = (s.key_id, s.quota)
-    ) AS u
-    WHERE NOT EXISTS (
-        SELECT FROM counters k WHERE (k.key_id, k.quota, k.day) = (s.key_id, s.quota, s.day)
+    -- They are few, and the epochs of all days of each are read.
+    WITH new AS MATERIALIZED (
+        SELECT s.* FROM unnest(keys, quotas, days, useds) AS s (key_id, quota, day, used)
+        WHERE NOT EXISTS (
+            SELECT FROM counters k WHERE (k.key_id, k.quota, k.day) = (s.key_id, s.quota, s.day)
+        )
     )
+    INSERT INTO counters (key_id, quota, day, granted, earlier, epoch)
+    SELECT s.key_id, s.quota, s.day, greatest(0, u.used - s.used), greatest(0, u.used - s.used), u.epoch
+    FROM new AS s CROSS JOIN count_of(s.key_id, s.quota, s.day) AS u
     ORDER BY s.key_id, s.quota, s.day
     ON CONFLICT DO NOTHING;
     PERFORM FROM counters k

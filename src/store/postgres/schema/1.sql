@@ -28,7 +28,7 @@ CREATE TABLE daily_usage (
     refunded bigint NOT NULL DEFAULT 0,
     reset_used bigint NOT NULL DEFAULT 0,
     last_used_at bigint,
-    PRIMARY KEY (key_id, quota, day)
+    PRIMARY KEY (key_id, quota, day) INCLUDE (epoch)
 ) WITH (fillfactor = 70);
 CREATE INDEX daily_usage_by_day ON daily_usage (quota, day, key_id);
 
@@ -129,21 +129,25 @@ EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
     RETURN SQLERRM;
 END $$;
 
+-- A report of a year reads one row of each key. Each month counts for 31 days.
 CREATE TABLE active_days (
-    month text COLLATE "C" NOT NULL,
+    year text COLLATE "C" NOT NULL,
     key_id text COLLATE "C" NOT NULL,
-    days bigint NOT NULL,
-    PRIMARY KEY (month, key_id)
-);
+    days bit(372) NOT NULL,
+    PRIMARY KEY (year, key_id)
+) WITH (fillfactor = 70);
+CREATE FUNCTION day_of_year(day text) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT (substr(day, 6, 2)::int - 1) * 31 + substr(day, 9, 2)::int
+$$;
 CREATE FUNCTION note_active_day() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO active_days AS a
-    VALUES (left(NEW.day, 7), NEW.key_id, 1::bigint << substr(NEW.day, 9, 2)::int)
-    ON CONFLICT (month, key_id) DO UPDATE SET days = a.days | excluded.days;
+    VALUES (left(NEW.day, 4), NEW.key_id, set_bit(0::bit(372), day_of_year(NEW.day) - 1, 1))
+    ON CONFLICT (year, key_id) DO UPDATE SET days = a.days | excluded.days;
     RETURN NULL;
 END $$;
 CREATE TRIGGER day_begins_with_unit AFTER INSERT ON daily_usage FOR EACH ROW
-WHEN (NEW.used > 0 AND NEW.quota = 'daily') EXECUTE FUNCTION note_active_day();
+WHEN ((NEW.used > 0 OR NEW.refunded > 0 OR NEW.reset_used > 0) AND NEW.quota = 'daily') EXECUTE FUNCTION note_active_day();
 CREATE TRIGGER day_goes_on_with_unit AFTER UPDATE OF used ON daily_usage FOR EACH ROW
 WHEN (OLD.used = 0 AND NEW.used > 0 AND NEW.quota = 'daily') EXECUTE FUNCTION note_active_day();
 CREATE TRIGGER day_begins_with_request AFTER INSERT ON usage_totals FOR EACH ROW

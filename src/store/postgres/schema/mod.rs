@@ -30,7 +30,7 @@ impl From<sql::Error> for MigrateError {
 /// | `daily_usage` | Units per key, quota and day; `daily` is the quota of the reports. `epoch` counts the resets of a key in a quota: its current row is the one with the highest epoch and, of these, the latest day. `reset_used` are the units used before resets. |
 /// | `usage_totals` | Sums of usage events per day, key and model. |
 /// | `model_totals` | Sums of `usage_totals` over all keys, for reports by day and model. |
-/// | `active_days` | Days of each month on which a key was used, as bits (bit n is day n). Triggers on `daily_usage` and `usage_totals` maintain it. |
+/// | `active_days` | Days of each year, whose months have 31 days each, on which a key was used, as bits. Triggers on `daily_usage` and `usage_totals` maintain it. |
 /// | `quarter_units`, `quarter_requests` | Units of `daily_usage` and requests of `usage_totals`, summed up to each day of a quarter whose months have 31 days each, and the days that have a row as bits. Before its first element a row of sums stands for 0, after the last one for that. Triggers maintain them. |
 /// | `requests` | Single requests within the retention time. `at` is in milliseconds, durations are in microseconds. |
 /// | `nodes` | Processes that count here. `id` is in the head of the node's journal, `number` is its short name, `session` the number of the connection with which it counts, `commits` that of its transactions so far, `segment` and `offset` the position up to which its journal has been applied, `boot` and `files` identify the boot of the machine and the files of its last start. A node that was given up has `released_at`. |
