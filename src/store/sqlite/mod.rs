@@ -21,6 +21,7 @@ mod core;
 mod file;
 mod keys;
 mod ledger;
+mod look_up;
 mod meter;
 mod quota;
 mod reading;
@@ -33,7 +34,6 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use deadpool_sqlite::Pool;
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::Semaphore;
 
 pub use self::{
     backup::{
@@ -55,6 +55,7 @@ use self::{
     core::Core,
     file::{FileLock, options::classify, wal::Wal},
     ledger::SqliteLedger,
+    look_up::LookUps,
     reading::read,
     start::Started,
 };
@@ -100,10 +101,7 @@ struct Inner {
     list_readers: Pool,
     /// Readers for the usage of a single key, which must not wait for reports of all keys.
     key_readers: Pool,
-    /// Readers for keys and counters, which must not wait for reports.
-    lookup_readers: Pool,
-    /// One permit for each reader of `lookup_readers`.
-    lookup_permits: Semaphore,
+    look_ups: LookUps,
     report_permits: ReportPermits,
     writer: Writer<SqliteLedger>,
     syncer: Syncer,
@@ -143,7 +141,7 @@ impl SqliteStore {
         let mut ledger = SqliteLedger::new(file::open_writer(&options)?);
         let list_readers = file::open_readers(&options)?;
         let key_readers = file::open_readers(&options)?;
-        let lookup_readers = file::open_readers(&options)?;
+        let look_ups = LookUps::new(file::open_readers(&options)?);
         let Started { journal, losses, checkpointed } =
             start::start(&mut ledger, disk, &options, examined)?;
         file::keep_wal(ledger.connection(), false)
@@ -162,8 +160,7 @@ impl SqliteStore {
             core,
             list_readers,
             key_readers,
-            lookup_readers,
-            lookup_permits: Semaphore::new(file::READERS),
+            look_ups,
             report_permits: ReportPermits::new(file::READERS),
             writer,
             syncer,
@@ -239,17 +236,7 @@ impl SqliteStore {
         cached: impl FnOnce() -> Option<T>,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        // Waiting here is cheaper than in the pool, which runs a test query at each checkout.
-        let permit = self.0.lookup_permits.acquire().await;
-        let _permit = permit.map_err(StoreError::unavailable)?;
-        if let Some(value) = cached() {
-            return Ok(value);
-        }
-        let result = match self.0.lookup_readers.get().await {
-            Ok(reader) => read(&reader, query).await,
-            Err(error) => Err(StoreError::unavailable(error)),
-        };
-        result.inspect_err(|error| {
+        self.0.look_ups.run(cached, query).await.inspect_err(|error| {
             if is_damage(error) {
                 self.0.core.engine.damage.note(error);
             }

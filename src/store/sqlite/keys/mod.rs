@@ -10,12 +10,12 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{SqliteStore, core::Core, unavailable};
+use super::{SqliteStore, core::Core, rows::read_count, unavailable};
 use crate::{
     clock::parse_timestamp,
     error::{StoreError, StoreErrorKind},
     key::{KeyHash, KeyId, KeyRecord, Limit, SecretKey},
-    store::{KeyStore, StoreFuture, key_cache::CachedKey},
+    store::{KeyStore, StoreFuture, counter::CounterKey, engine::Engine, key_cache::CachedKey},
 };
 
 /// Result of looking up a presented key in the table.
@@ -100,7 +100,14 @@ impl SqliteStore {
         let default = self.0.core.default_daily_limit;
         let clear = key.expose().to_owned();
         let cached = || self.0.core.keys.get(&hash).map(Found::Cached);
-        let read = move |connection: &Connection| find(connection, hash, &clear, default);
+        let core = self.0.core.clone();
+        let read = move |connection: &Connection| {
+            let found = find(connection, hash, &clear, default)?;
+            if let Found::Record(record, _) = &found {
+                load_daily_counter(connection, &core.engine, record)?;
+            }
+            Ok(found)
+        };
         Ok((generation, self.look_up(cached, read).await?))
     }
 
@@ -111,6 +118,20 @@ impl SqliteStore {
             move |connection: &Connection| adopt::presented(connection, key.expose(), default);
         self.0.core.queue.call(adopt, move |()| core.keys.forget()).await
     }
+}
+
+/// Loads the counter of the key's daily units, which its request needs next, unless it is in memory.
+fn load_daily_counter(
+    connection: &Connection,
+    engine: &Engine,
+    record: &KeyRecord,
+) -> Result<(), StoreError> {
+    let key = CounterKey::daily(record.id.clone());
+    if engine.counter(&key).is_none() {
+        let count = read_count(connection, &key, engine.today()).map_err(unavailable)?;
+        engine.insert_counter(key, count);
+    }
+    Ok(())
 }
 
 fn find(
