@@ -32,8 +32,6 @@ use crate::{
 /// Maximum delay of the sync of a lease that is not urgent, so that the leases of many keys share one sync.
 #[cfg(any(feature = "sqlite", test))]
 const MAX_LEASE_SYNC_DELAY: Duration = Duration::from_millis(20);
-/// Maximum delay of the sync of a unit with [`Durability::Power`]; most upstreams take longer to respond.
-const MAX_UNIT_SYNC_DELAY: Duration = Duration::from_millis(2);
 
 impl Engine {
     /// Reserves units of a loaded counter.
@@ -213,7 +211,7 @@ enum State {
 
 impl Reservation for EngineReservation {
     fn commit(&mut self) {
-        self.engine.journal.sync_to(self.gate, self.max_sync_delay());
+        self.engine.journal.sync_to(self.gate);
     }
 
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
@@ -286,14 +284,6 @@ impl EngineReservation {
             }
         }
         refunded
-    }
-
-    /// Returns the maximum delay of the sync that the units need.
-    fn max_sync_delay(&self) -> Duration {
-        match self.engine.durability {
-            Durability::Power => MAX_UNIT_SYNC_DELAY,
-            Durability::Process => Duration::ZERO,
-        }
     }
 
     /// Returns the change of what is granted when `to` units are charged instead of `from`, and `left` are used in all.

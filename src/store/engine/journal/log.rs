@@ -196,10 +196,10 @@ impl Journal {
         self.dirty.load(Ordering::Acquire)
     }
 
-    /// Schedules a sync within `within`, unless all records up to `end` are durable.
-    pub(crate) fn sync_to(&self, end: Lsn, within: Duration) {
+    /// Schedules the next sync, unless all records up to `end` are durable.
+    pub(crate) fn sync_to(&self, end: Lsn) {
         if !self.is_durable(end) {
-            self.sync_within(within);
+            self.sync_within(Duration::ZERO);
         }
     }
 

@@ -15,6 +15,10 @@ use crate::{
     store::sync::{AtomicU64, Mutex, Ordering, lock},
 };
 
+/// Minimum time between two syncs, in which the records of many requests gather for the next one. Most upstreams take
+/// longer to respond.
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// Time at which the next sync is due.
 #[derive(Default)]
 pub(super) struct SyncTimer {
@@ -44,11 +48,12 @@ impl SyncTimer {
         self.wake.notify_one();
     }
 
-    /// Waits until a sync is due. Returns `false` once the timer is stopped.
-    fn wait(&self) -> bool {
+    /// Waits until a sync is due, at least until `pause_ends`. Returns `false` once the timer is stopped.
+    fn wait(&self, pause_ends: Instant) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while !state.stopped {
-            let left = state.due.map(|due| due.saturating_duration_since(Instant::now()));
+            let due = state.due.map(|due| due.max(pause_ends));
+            let left = due.map(|due| due.saturating_duration_since(Instant::now()));
             state = match left {
                 None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(left) if left.is_zero() => {
@@ -76,13 +81,15 @@ impl Syncer {
         let syncing = journal.clone();
         let run = move || {
             let _end = CloseOnDrop(syncing.clone());
-            while syncing.timer.wait() {
+            let mut pause_ends = Instant::now();
+            while syncing.timer.wait(pause_ends) {
                 let synced = catch_unwind(AssertUnwindSafe(|| syncing.sync()));
                 // A panic in a subscriber of `tracing` must not end the thread. The journal is marked as
                 // failed before a failure is logged.
                 if synced.is_err() && !syncing.has_failed() {
                     return;
                 }
+                pause_ends = Instant::now() + PAUSE;
             }
             syncing.sync();
         };
