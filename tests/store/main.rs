@@ -22,5 +22,6 @@ mod one_process;
 mod postgres;
 #[cfg(unix)]
 mod proxy;
+mod readers;
 mod retention;
 mod table_edits;

@@ -1,4 +1,4 @@
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use super::{
     Engine,
@@ -21,6 +21,8 @@ use super::{
 /// share grants them itself, as a [`SharedLedger`](super::trip::SharedLedger), and its checkpoints report what
 /// was used of them.
 pub(crate) trait Ledger: Sized + Send + 'static {
+    /// Maximum time by which the writer extends the interval between two checkpoints, which is half a second otherwise.
+    const MAX_INTERVAL: Duration;
     /// View of the tables by a reader or by the open transaction.
     type Tables;
     /// Error of the back end.

@@ -92,12 +92,22 @@ struct State<L: Ledger> {
     stopped: bool,
     /// Whether the writer is waiting and must be woken.
     asleep: bool,
+    /// Whether a checkpoint is needed at once, without a job.
+    hurried: bool,
 }
 
 /// Jobs for the writer, and whether it should stop after them.
 pub(super) struct Work<L: Ledger> {
     pub(super) jobs: VecDeque<Job<L>>,
     pub(super) stopped: bool,
+    hurried: bool,
+}
+
+impl<L: Ledger> Work<L> {
+    /// Returns whether somebody waits for a transaction.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.hurried || self.stopped || !self.jobs.is_empty()
+    }
 }
 
 /// Returns the error of requests while nothing is accepted.
@@ -107,7 +117,8 @@ pub(super) fn closed() -> StoreError {
 
 impl<L: Ledger> Queue<L> {
     pub(super) fn new(open: Arc<AtomicBool>) -> Self {
-        let state = State { jobs: VecDeque::new(), stopped: false, asleep: false };
+        let jobs = VecDeque::new();
+        let state = State { jobs, stopped: false, asleep: false, hurried: false };
         Self { open, state: Mutex::new(state), wake: Condvar::new() }
     }
 
@@ -159,20 +170,23 @@ impl<L: Ledger> Queue<L> {
     /// Wakes the writer for a checkpoint.
     #[cfg(feature = "postgres")]
     pub(crate) fn hurry(&self) {
-        self.wake(self.lock());
+        let mut state = self.lock();
+        state.hurried = true;
+        self.wake(state);
     }
 
     /// Waits at most `timeout` until a job is queued, and takes all queued jobs.
     pub(super) fn take(&self, timeout: Duration) -> Work<L> {
         let mut state = self.lock();
-        if state.jobs.is_empty() && !state.stopped {
+        if state.jobs.is_empty() && !state.stopped && !state.hurried {
             state.asleep = true;
             let waiting = |state: &mut State<L>| state.asleep;
             let waited = self.wake.wait_timeout_while(state, timeout, waiting);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.asleep = false;
         }
-        Work { jobs: mem::take(&mut state.jobs), stopped: state.stopped }
+        let hurried = mem::take(&mut state.hurried);
+        Work { jobs: mem::take(&mut state.jobs), stopped: state.stopped, hurried }
     }
 
     /// Rejects further jobs, and drops the queued ones.

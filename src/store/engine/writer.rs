@@ -16,8 +16,13 @@ use super::{
     queue::{self, Job, OnCommit, Queue, Work},
 };
 
-/// Maximum time between two checkpoints.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
+/// Minimum time between two checkpoints for which no job waits.
+const ROUND_INTERVAL: Duration = Duration::from_millis(500);
+/// The time between two checkpoints is at least this multiple of the time that the first one took, up to
+/// [`Ledger::MAX_INTERVAL`]: rows that many records change are written less often then.
+const INTERVAL_FACTOR: u32 = 20;
+/// Number of records with which a checkpoint does not wait any longer, as they are in memory.
+const MAX_RECORDS: usize = 1 << 17;
 /// Time between two attempts to write again after a failure.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Interval between two evictions of idle counters.
@@ -87,6 +92,8 @@ pub(super) struct Checkpointer<L: Ledger> {
     /// Last reason in the log for which requests are rejected.
     logged: Option<String>,
     evicted_at: Instant,
+    /// Time before which a checkpoint waits for more records.
+    due_at: Instant,
 }
 
 /// Transaction whose outcome is not known yet.
@@ -99,8 +106,17 @@ struct InDoubt {
 
 impl<L: Ledger> Checkpointer<L> {
     pub(super) fn new(engine: Arc<Engine>, queue: Arc<Queue<L>>, ledger: L) -> Self {
-        let (pending, evicted_at) = (PendingBatch::default(), Instant::now());
-        Self { engine, queue, ledger, pending, in_doubt: None, logged: None, evicted_at }
+        let now = Instant::now();
+        Self {
+            engine,
+            queue,
+            ledger,
+            pending: PendingBatch::default(),
+            in_doubt: None,
+            logged: None,
+            evicted_at: now,
+            due_at: now,
+        }
     }
 
     #[cfg(all(test, not(model)))]
@@ -116,7 +132,7 @@ impl<L: Ledger> Checkpointer<L> {
     fn run(&mut self) {
         loop {
             let is_open = self.engine.is_open().is_ok();
-            let work = self.queue.take(if is_open { CHECKPOINT_INTERVAL } else { RETRY_INTERVAL });
+            let work = self.queue.take(if is_open { ROUND_INTERVAL } else { RETRY_INTERVAL });
             let is_last = work.stopped;
             // A panic in a subscriber of `tracing` must not end the thread.
             if catch_unwind(AssertUnwindSafe(|| self.round(work))).is_err() {
@@ -129,12 +145,32 @@ impl<L: Ledger> Checkpointer<L> {
     }
 
     fn round(&mut self, work: Work<L>) {
-        self.turn(work.jobs);
+        self.collect();
+        if work.is_urgent() || self.is_due() {
+            let begun = Instant::now();
+            self.turn(work.jobs);
+            let interval = begun.elapsed() * INTERVAL_FACTOR;
+            self.due_at = begun + interval.min(L::MAX_INTERVAL);
+        }
         if work.stopped {
             self.finish();
         } else {
             self.maintain();
         }
+    }
+
+    /// Takes the records from the journal, unless those taken before may be committed.
+    pub(super) fn collect(&mut self) {
+        if self.in_doubt.is_none() {
+            self.pending.append(self.engine.journal.take());
+        }
+    }
+
+    /// Returns whether a checkpoint is due, or another attempt after a failure.
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.due_at
+            || self.pending.records >= MAX_RECORDS
+            || self.engine.is_open().is_err()
     }
 
     fn maintain(&mut self) {

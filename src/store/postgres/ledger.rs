@@ -169,6 +169,9 @@ impl Tables {
 }
 
 impl Ledger for PostgresLedger {
+    // A checkpoint reports leases, which other nodes wait for.
+    const MAX_INTERVAL: Duration = Duration::ZERO;
+
     type Tables = Tables;
     type Error = Error;
 

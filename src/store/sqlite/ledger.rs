@@ -107,6 +107,9 @@ impl SqliteLedger {
 }
 
 impl Ledger for SqliteLedger {
+    // With the checkpoint itself, what other programs read is at most five seconds old.
+    const MAX_INTERVAL: Duration = Duration::from_secs(3);
+
     type Tables = Connection;
     type Error = rusqlite::Error;
 

@@ -50,6 +50,8 @@ struct Tail {
     end: Lsn,
     /// Records before this LSN were taken by the writer.
     taken: Lsn,
+    /// Number of records that were taken and are not checkpointed yet.
+    taken_records: usize,
     /// Last commit of the database.
     commit: Commit,
     pending: PendingBatch,
@@ -71,6 +73,7 @@ impl Journal {
             position,
             end: Lsn::default(),
             taken: Lsn::default(),
+            taken_records: 0,
             commit,
             pending: PendingBatch::default(),
             buffer: Vec::new(),
@@ -257,7 +260,8 @@ impl Journal {
 
     /// Returns the number of records that wait for a checkpoint.
     pub(crate) fn pending(&self) -> usize {
-        lock(&self.tail).pending.records
+        let tail = lock(&self.tail);
+        tail.pending.records + tail.taken_records
     }
 
     /// Returns whether records of this subject wait for a checkpoint.
@@ -271,6 +275,7 @@ impl Journal {
         let mut taken = mem::take(&mut tail.pending);
         taken.position = Some(tail.position);
         tail.taken = tail.end;
+        tail.taken_records += taken.records;
         taken
     }
 
@@ -319,8 +324,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the segments that are not needed any more after the checkpoint of this batch.
+    /// Notes that what was taken is checkpointed, and removes the segments that are not needed any more after this batch.
     pub(crate) fn truncate(&self, batch: &PendingBatch) -> io::Result<()> {
+        lock(&self.tail).taken_records = 0;
         let Some(position) = batch.position else { return Ok(()) };
         if self.oldest.load(Ordering::Relaxed) >= position.segment {
             return Ok(());

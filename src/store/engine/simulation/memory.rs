@@ -1,6 +1,6 @@
 //! Ledger in memory, which shows that the engine needs no more than [`Ledger`].
 
-use std::{cell::RefCell, cmp::Ordering, collections::HashMap, error::Error, fmt};
+use std::{cell::RefCell, cmp::Ordering, collections::HashMap, error::Error, fmt, time::Duration};
 
 use super::SimLedger;
 use crate::{
@@ -113,6 +113,8 @@ impl SimLedger for MemoryLedger {
 }
 
 impl Ledger for MemoryLedger {
+    const MAX_INTERVAL: Duration = Duration::ZERO;
+
     type Tables = Tables;
     type Error = CommitFailed;
 
