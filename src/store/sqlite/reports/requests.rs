@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use rusqlite::{Connection, Row, ToSql, params, params_from_iter, types::Type};
+use rusqlite::{Connection, Row, ToSql, params, types::Type};
 
 use super::rows::integer;
 use crate::{
@@ -15,67 +15,100 @@ use crate::{
     },
 };
 
+/// Number of rows that one statement inserts, as each statement reads and writes the last number of the table.
+const ROWS: usize = 16;
+
 /// Inserts the rows of these requests.
 pub(crate) fn write(connection: &Connection, records: &[RequestRecord]) -> rusqlite::Result<()> {
+    let many = records.chunks_exact(ROWS);
+    let single = many.remainder();
+    insert(connection, many, ROWS)?;
+    insert(connection, single.chunks(1), 1)
+}
+
+/// Inserts the rows of chunks of this length.
+fn insert<'a>(
+    connection: &Connection,
+    chunks: impl Iterator<Item = &'a [RequestRecord]>,
+    rows: usize,
+) -> rusqlite::Result<()> {
     let mut insert = None;
-    for RequestRecord { number: _, event } in records {
-        let UsageEvent {
-            key_id,
-            at,
-            request_id,
-            method,
-            path,
-            status,
-            outcome,
-            code,
-            units,
-            refunded,
-            requested_model,
-            model,
-            tokens,
-            bytes_in,
-            bytes_out,
-            time_to_head,
-            time_to_first_byte,
-            duration,
-            admission: _,
-        } = event;
-        let cells: [(&str, &dyn ToSql); 22] = [
-            ("key_id", &key_id.as_ref().map(KeyId::as_str)),
-            ("at", &unix_millis(*at)),
-            ("request_id", request_id),
-            ("method", &method.as_str()),
-            ("path", path),
-            ("status", status),
-            ("outcome", &outcome.as_str()),
-            ("code", code),
-            ("units", units),
-            ("refunded", refunded),
-            ("model_asked", requested_model),
-            ("model", model),
-            ("prompt_tokens", &tokens.map(|tokens| tokens.prompt)),
-            ("completion_tokens", &tokens.map(|tokens| tokens.completion)),
-            ("total_tokens", &tokens.map(|tokens| tokens.total)),
-            ("cached_tokens", &tokens.and_then(|tokens| tokens.cached)),
-            ("reasoning_tokens", &tokens.and_then(|tokens| tokens.reasoning)),
-            ("bytes_in", &integer(*bytes_in)),
-            ("bytes_out", &integer(*bytes_out)),
-            ("time_to_head", &time_to_head.map(micros)),
-            ("time_to_first_byte", &time_to_first_byte.map(micros)),
-            ("duration", &duration.map_or(0, micros)),
-        ];
-        let insert = match &mut insert {
-            Some(insert) => insert,
-            None => {
-                let columns = cells.map(|(column, _)| column).join(", ");
-                let values = cells.map(|_| "?").join(", ");
-                let sql = format!("INSERT INTO requests ({columns}) VALUES ({values})");
-                insert.insert(connection.prepare_cached(&sql)?)
-            }
-        };
-        insert.execute(params_from_iter(cells.map(|(_, value)| value)))?;
+    for chunk in chunks {
+        let mut parameter = 0;
+        for record in chunk {
+            with_cells(record, |cells| {
+                let insert = match &mut insert {
+                    Some(insert) => insert,
+                    None => {
+                        let columns = cells.map(|(column, _)| column).join(", ");
+                        let row = format!("({})", cells.map(|_| "?").join(", "));
+                        let rows = vec![row; rows].join(", ");
+                        let sql = format!("INSERT INTO requests ({columns}) VALUES {rows}");
+                        insert.insert(connection.prepare_cached(&sql)?)
+                    }
+                };
+                cells.into_iter().try_for_each(|(_, value)| {
+                    parameter += 1;
+                    insert.raw_bind_parameter(parameter, value)
+                })
+            })?;
+        }
+        insert.as_mut().map_or(Ok(0), |insert| insert.raw_execute())?;
     }
     Ok(())
+}
+
+/// Calls `work` with the columns of a row and their values.
+fn with_cells<T>(
+    record: &RequestRecord,
+    work: impl FnOnce([(&'static str, &dyn ToSql); 22]) -> T,
+) -> T {
+    let RequestRecord { number: _, event } = record;
+    let UsageEvent {
+        key_id,
+        at,
+        request_id,
+        method,
+        path,
+        status,
+        outcome,
+        code,
+        units,
+        refunded,
+        requested_model,
+        model,
+        tokens,
+        bytes_in,
+        bytes_out,
+        time_to_head,
+        time_to_first_byte,
+        duration,
+        admission: _,
+    } = event;
+    work([
+        ("key_id", &key_id.as_ref().map(KeyId::as_str)),
+        ("at", &unix_millis(*at)),
+        ("request_id", request_id),
+        ("method", &method.as_str()),
+        ("path", path),
+        ("status", status),
+        ("outcome", &outcome.as_str()),
+        ("code", code),
+        ("units", units),
+        ("refunded", refunded),
+        ("model_asked", requested_model),
+        ("model", model),
+        ("prompt_tokens", &tokens.map(|tokens| tokens.prompt)),
+        ("completion_tokens", &tokens.map(|tokens| tokens.completion)),
+        ("total_tokens", &tokens.map(|tokens| tokens.total)),
+        ("cached_tokens", &tokens.and_then(|tokens| tokens.cached)),
+        ("reasoning_tokens", &tokens.and_then(|tokens| tokens.reasoning)),
+        ("bytes_in", &integer(*bytes_in)),
+        ("bytes_out", &integer(*bytes_out)),
+        ("time_to_head", &time_to_head.map(micros)),
+        ("time_to_first_byte", &time_to_first_byte.map(micros)),
+        ("duration", &duration.map_or(0, micros)),
+    ])
 }
 
 /// Returns the selected rows, latest first.
