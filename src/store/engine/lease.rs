@@ -69,16 +69,16 @@ impl Lease {
         (self.size, self.begun) = (extension.size, Some(extension.at));
     }
 
-    /// Returns the smaller lease that suffices for `used` units, or `None` if this one is not larger.
-    pub(super) fn surplus(&self, used: u64, limit: u64) -> Option<u64> {
-        let granted = used + max_size(used, limit);
-        (granted < self.granted).then_some(granted)
+    /// Reduces the lease to its maximum size for `used` units. If a power failure undoes this, more units count as used,
+    /// never fewer.
+    pub(super) fn reduce(&mut self, used: u64, limit: u64) {
+        self.granted = self.granted.min(used + max_size(used, limit));
+        self.durable = self.durable.min(self.granted);
     }
 
-    /// Reduces the lease. If a power failure undoes this, more units count as used, never fewer.
-    pub(super) fn lower(&mut self, granted: u64) {
-        self.granted = granted;
-        self.durable = self.durable.min(granted);
+    /// Returns the lease that must be on record beside `used` units.
+    pub(super) fn to_record(&self, used: u64) -> Option<u64> {
+        to_record(self.granted, used)
     }
 
     /// Returns the LSN that must be durable before unit `unit` is used.
@@ -94,6 +94,12 @@ impl Lease {
             _ => self.size,
         }
     }
+}
+
+/// Returns the number of granted units, if it must be on record beside `used` units: what is used is durable together
+/// with its use.
+pub(super) fn to_record(granted: u64, used: u64) -> Option<u64> {
+    (granted > used).then_some(granted)
 }
 
 /// Returns the maximum size of a lease when `used` units are used.
@@ -147,9 +153,7 @@ mod tests {
             }
         }
         for used in (0..300).rev() {
-            if let Some(granted) = lease.surplus(used, 400) {
-                lease.lower(granted);
-            }
+            lease.reduce(used, 400);
             assert!(lease.granted >= used, "every unit stays granted");
             assert!(lease.granted - used <= (400 - used) / PART, "{used} used");
         }
@@ -183,6 +187,7 @@ mod tests {
         lease.extend(&extension, Lsn(7));
         assert_eq!(lease.gate(900), Lsn(7));
         // All units were refunded.
-        assert_eq!(lease.surplus(0, 1000), Some(1000 / PART));
+        lease.reduce(0, 1000);
+        assert_eq!(lease.to_record(0), Some(1000 / PART));
     }
 }

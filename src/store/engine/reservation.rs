@@ -11,7 +11,7 @@ use std::{
 };
 
 #[cfg(any(feature = "sqlite", test))]
-use super::lease::Lease;
+use super::lease::{self, Lease};
 use super::{
     Counter, Durability, Engine,
     granted::Granted,
@@ -160,7 +160,9 @@ impl Engine {
         let is_durable = |end| self.journal.is_durable(end);
         let extension =
             limit.and_then(|limit| lease.extension(count.used, amount, limit, at, is_durable));
-        change.granted = extension.as_ref().map(|extension| extension.granted);
+        change.granted = extension
+            .as_ref()
+            .and_then(|extension| lease::to_record(extension.granted, count.used + amount));
         let end = self.journal.append(Record::count(counter.key(), change))?;
         if let Some(extension) = extension {
             lease.extend(&extension, end);
@@ -297,8 +299,8 @@ impl EngineReservation {
             // Without a limit, this ends a lease from before the limit was removed.
             #[cfg(any(feature = "sqlite", test))]
             Granted::Journaled(lease) => {
-                change.granted = lease.surplus(left, self.limit.units().unwrap_or_default());
-                change.granted.into_iter().for_each(|granted| lease.lower(granted));
+                lease.reduce(left, self.limit.units().unwrap_or_default());
+                change.granted = lease.to_record(left);
             }
             #[cfg(feature = "postgres")]
             Granted::Shared(share) => {
