@@ -294,6 +294,9 @@ impl<T: UsageSink + ?Sized> UsageSink for Arc<T> {
 /// may hold a key by design or by mistake, and what comes after the first 200 bytes. A path that was
 /// reduced already stays as it is.
 pub fn plain_path(path: &str) -> String {
+    if has_plain_words(path) {
+        return path.to_owned();
+    }
     let is_plain = |segment: &str| {
         // The end of a path that was cut.
         let word = segment.trim_end_matches('…');
@@ -313,6 +316,17 @@ pub fn plain_path(path: &str) -> String {
         plain.push_str(if is_plain(segment) { segment } else { "…" });
     }
     plain
+}
+
+/// Returns whether a short path has plain words only, as nearly all do.
+fn has_plain_words(path: &str) -> bool {
+    let words = path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let mut word_len = 0;
+    path.len() <= 200
+        && words.unwrap_or(path).bytes().all(|byte| {
+            word_len = if byte == b'/' { 0 } else { word_len + 1 };
+            word_len <= 16 && matches!(byte, b'/' | b'_' | b'a'..=b'z')
+        })
 }
 
 #[cfg(feature = "serde")]
@@ -411,6 +425,11 @@ mod tests {
             ("/v1/chat/completions", "/v1/chat/completions"),
             ("/v1/models/gpt-4.1", "/v1/models/…"),
             ("/v1/trial-alice-20261122-x7Qp", "/v1/…"),
+            ("/v1", "/v1"),
+            ("/v1/audio/v1/abcdefghijklmnop", "/v1/audio/v1/abcdefghijklmnop"),
+            ("/v1beta/abcdefghijklmnopq/x", "/…/…/x"),
+            ("/v1/abcdefghijklmnopq/x", "/v1/…/x"),
+            ("/v12", "/…"),
             ("/", "/"),
             ("", ""),
         ] {

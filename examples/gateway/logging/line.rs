@@ -159,6 +159,10 @@ struct Escaping<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            self.0.extend_from_slice(text.as_bytes());
+            return Ok(());
+        }
         for part in text.split_inclusive(char::is_control) {
             match part.char_indices().next_back() {
                 Some((start, control)) if control.is_control() => {
