@@ -34,6 +34,9 @@ pub(super) struct Extension {
     pub(super) granted: u64,
     /// Whether the next reservation must wait for the extension.
     pub(super) is_urgent: bool,
+    /// Whether it must be on record beside the next reservation: what is used is durable together with its use, but the
+    /// first lease of a period takes the place of the last one of the period before.
+    pub(super) is_recorded: bool,
     size: u64,
     at: SystemTime,
 }
@@ -60,7 +63,8 @@ impl Lease {
         }
         let size = self.next_size(at).clamp(1, max_size(used, limit));
         let granted = (used + size.max(amount)).min(limit);
-        (granted > self.granted).then_some(Extension { granted, is_urgent, size, at })
+        let is_recorded = granted > used + amount || self.begun.is_none();
+        (granted > self.granted).then_some(Extension { granted, is_urgent, is_recorded, size, at })
     }
 
     /// Applies an extension that was appended and is durable from `end` on.
@@ -76,9 +80,9 @@ impl Lease {
         self.durable = self.durable.min(self.granted);
     }
 
-    /// Returns the lease that must be on record beside `used` units.
+    /// Returns the lease that must be on record beside `used` units, some of which come back.
     pub(super) fn to_record(&self, used: u64) -> Option<u64> {
-        to_record(self.granted, used)
+        (self.granted > used).then_some(self.granted)
     }
 
     /// Returns the LSN that must be durable before unit `unit` is used.
@@ -94,12 +98,6 @@ impl Lease {
             _ => self.size,
         }
     }
-}
-
-/// Returns the number of granted units, if it must be on record beside `used` units: what is used is durable together
-/// with its use.
-pub(super) fn to_record(granted: u64, used: u64) -> Option<u64> {
-    (granted > used).then_some(granted)
 }
 
 /// Returns the maximum size of a lease when `used` units are used.

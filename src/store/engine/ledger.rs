@@ -21,7 +21,7 @@ use super::{
 /// share grants them itself, as a [`SharedLedger`](super::trip::SharedLedger), and its checkpoints report what
 /// was used of them.
 pub(crate) trait Ledger: Sized + Send + 'static {
-    /// Maximum time by which the writer extends the interval between two checkpoints, which is half a second otherwise.
+    /// Maximum interval after which a checkpoint is due. Whether one is due is looked at each half second.
     const MAX_INTERVAL: Duration;
     /// View of the tables by a reader or by the open transaction.
     type Tables;

@@ -11,7 +11,7 @@ use std::{
 };
 
 #[cfg(any(feature = "sqlite", test))]
-use super::lease::{self, Lease};
+use super::lease::Lease;
 use super::{
     Counter, Durability, Engine,
     granted::Granted,
@@ -160,9 +160,8 @@ impl Engine {
         let is_durable = |end| self.journal.is_durable(end);
         let extension =
             limit.and_then(|limit| lease.extension(count.used, amount, limit, at, is_durable));
-        change.granted = extension
-            .as_ref()
-            .and_then(|extension| lease::to_record(extension.granted, count.used + amount));
+        let recorded = extension.as_ref().filter(|extension| extension.is_recorded);
+        change.granted = recorded.map(|extension| extension.granted);
         let end = self.journal.append(Record::count(counter.key(), change))?;
         if let Some(extension) = extension {
             lease.extend(&extension, end);

@@ -92,6 +92,8 @@ pub(super) struct Checkpointer<L: Ledger> {
     /// Last reason in the log for which requests are rejected.
     logged: Option<String>,
     evicted_at: Instant,
+    /// Time between the last checkpoint and the next one.
+    interval: Duration,
     /// Time before which a checkpoint waits for more records.
     due_at: Instant,
 }
@@ -115,6 +117,7 @@ impl<L: Ledger> Checkpointer<L> {
             in_doubt: None,
             logged: None,
             evicted_at: now,
+            interval: Duration::ZERO,
             due_at: now,
         }
     }
@@ -146,11 +149,15 @@ impl<L: Ledger> Checkpointer<L> {
 
     fn round(&mut self, work: Work<L>) {
         self.collect();
-        if work.is_urgent() || self.is_due() {
-            let begun = Instant::now();
+        let is_due = self.is_due();
+        if is_due || work.is_urgent() {
+            let (begun, was_open) = (Instant::now(), self.engine.is_open().is_ok());
             self.turn(work.jobs);
-            let interval = begun.elapsed() * INTERVAL_FACTOR;
-            self.due_at = begun + interval.min(L::MAX_INTERVAL);
+            let interval = (begun.elapsed() * INTERVAL_FACTOR).min(L::MAX_INTERVAL);
+            // One that a job has brought forward has few records.
+            self.interval = if is_due { interval } else { interval.max(self.interval) };
+            // What could not be written while admission was closed is in memory only.
+            self.due_at = if was_open { begun + self.interval } else { begun };
         }
         if work.stopped {
             self.finish();
@@ -168,8 +175,10 @@ impl<L: Ledger> Checkpointer<L> {
 
     /// Returns whether a checkpoint is due, or another attempt after a failure.
     fn is_due(&self) -> bool {
+        let position = self.pending.position.unwrap_or_default();
         Instant::now() >= self.due_at
             || self.pending.records >= MAX_RECORDS
+            || position.offset > SEGMENT_LENGTH
             || self.engine.is_open().is_err()
     }
 
@@ -324,5 +333,100 @@ impl<L: Ledger> Checkpointer<L> {
                 tracing::error!(%error, "last checkpoint failed: the next start will apply the journal");
             }
         }
+    }
+}
+
+#[cfg(all(test, not(model)))]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU32, Ordering},
+        time::SystemTime,
+    };
+
+    use super::*;
+    use crate::{
+        clock::{Calendar, SystemClock},
+        key::Limit,
+        store::{
+            Demand,
+            counter::{Count, CounterKey},
+            engine::{
+                Durability, EngineOptions,
+                journal::{Commit, DatabaseId, FileDisk, Journal},
+                simulation::{MemoryLedger, SimLedger},
+            },
+        },
+    };
+
+    /// A checkpointer whose commits take a while, and the number of these.
+    struct Slow {
+        checkpointer: Checkpointer<MemoryLedger>,
+        commits: Arc<AtomicU32>,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Slow {
+        fn new(commit: Duration) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let disk = Box::new(FileDisk::beside(&directory.path().join("quota.db")));
+            let commits = Arc::new(AtomicU32::new(0));
+            let counted = commits.clone();
+            let ledger = MemoryLedger::create(&[], move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(commit);
+                true
+            });
+            let journal =
+                Journal::begin(disk, 1, DatabaseId::default(), Commit::default()).unwrap();
+            let options = EngineOptions {
+                calendar: Calendar::utc(),
+                clock: Arc::new(SystemClock),
+                durability: Durability::Process,
+                retention_days: 0,
+            };
+            let engine = Arc::new(Engine::new(options, journal));
+            let queue = Arc::new(engine.queue());
+            let checkpointer = Checkpointer::new(engine, queue, ledger);
+            Self { checkpointer, commits, _directory: directory }
+        }
+
+        /// Appends a record to the journal, and makes a round of the writer. Returns the number of commits so far.
+        fn round(&mut self) -> u32 {
+            let engine = &self.checkpointer.engine;
+            let key = CounterKey::daily("alice".into());
+            let counter = engine.insert_counter(key, Count::new(engine.today()));
+            let demand = Demand::new("alice".into(), Limit::Unlimited, SystemTime::now());
+            engine.reserve(counter, &demand).unwrap();
+            let work = self.checkpointer.queue.take(Duration::ZERO);
+            self.checkpointer.round(work);
+            self.commits.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_takes_long_waits_for_more_records_but_not_for_long() {
+        let mut slow = Slow::new(Duration::from_millis(50));
+        assert_eq!(slow.round(), 1);
+        let interval = slow.checkpointer.interval;
+        assert!((Duration::from_secs(1)..=Duration::from_secs(3)).contains(&interval));
+        assert_eq!(slow.round(), 1, "it waits");
+        assert_eq!(slow.checkpointer.pending.records, 1, "the records are taken");
+        slow.checkpointer.due_at = Instant::now();
+        assert_eq!(slow.round(), 2);
+
+        let mut slower = Slow::new(Duration::from_millis(200));
+        slower.round();
+        assert_eq!(slower.checkpointer.interval, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_job_does_not_wait_and_makes_later_checkpoints_no_more_frequent() {
+        let mut slow = Slow::new(Duration::from_millis(200));
+        slow.round();
+        let _reply = slow.checkpointer.queue.call(|_| Ok(()), |()| ());
+        assert_eq!(slow.round(), 2);
+        assert_eq!(slow.checkpointer.pending.records, 0, "it applies all records");
+        assert_eq!(slow.checkpointer.interval, Duration::from_secs(3));
+        assert_eq!(slow.round(), 2);
     }
 }

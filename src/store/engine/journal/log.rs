@@ -28,6 +28,8 @@ pub(crate) struct Journal {
     database: DatabaseId,
     tail: Mutex<Tail>,
     durable: DurableLsn,
+    /// LSN up to which the running sync, or the last one, syncs records.
+    syncing_to: AtomicU64,
     /// Whether there may be records that are not synced yet.
     dirty: AtomicBool,
     failed: AtomicBool,
@@ -83,6 +85,7 @@ impl Journal {
             database,
             tail: Mutex::new(tail),
             durable: DurableLsn::new(),
+            syncing_to: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
@@ -199,15 +202,16 @@ impl Journal {
         self.dirty.load(Ordering::Acquire)
     }
 
-    /// Schedules the next sync, unless all records up to `end` are durable.
+    /// Schedules the next sync, unless all records up to `end` are durable or being synced.
     pub(crate) fn sync_to(&self, end: Lsn) {
-        if !self.is_durable(end) {
+        let is_syncing = end.0 <= self.syncing_to.load(Ordering::Acquire);
+        if !is_syncing && !self.is_durable(end) {
             self.sync_within(Duration::ZERO);
         }
     }
 
-    /// Syncs all appended records.
-    pub(crate) fn sync(&self) {
+    /// Syncs all appended records. Returns whether there were any.
+    pub(crate) fn sync(&self) -> bool {
         let _syncing = lock(&self.syncing);
         self.dirty.store(false, Ordering::Release);
         let (segment, end) = {
@@ -216,12 +220,14 @@ impl Journal {
         };
         let failed = self.failed.load(Ordering::Acquire) || self.ended.load(Ordering::Acquire);
         if failed || self.is_durable(end) {
-            return;
+            return false;
         }
+        self.syncing_to.store(end.0, Ordering::Release);
         match self.stopwatch.sync(&*segment) {
             Ok(()) => self.durable.advance(end),
             Err(error) => self.fail(&error),
         }
+        true
     }
 
     /// Returns how long the current sync has been running, if there is one.

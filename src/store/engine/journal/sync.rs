@@ -89,7 +89,9 @@ impl Syncer {
                 if synced.is_err() && !syncing.has_failed() {
                     return;
                 }
-                pause_ends = Instant::now() + PAUSE;
+                if synced.is_ok_and(|synced| synced) {
+                    pause_ends = Instant::now() + PAUSE;
+                }
             }
             syncing.sync();
         };

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-pub(super) struct MemoryLedger {
+pub(crate) struct MemoryLedger {
     tables: Tables,
     commits: Box<dyn FnMut() -> bool + Send>,
     /// Number of commits that were reported as failed. Every other one was made nevertheless.
@@ -25,7 +25,7 @@ pub(super) struct MemoryLedger {
 
 /// Tables in memory. A transaction works on a copy.
 #[derive(Clone, Default)]
-pub(super) struct Tables(RefCell<State>);
+pub(crate) struct Tables(RefCell<State>);
 
 #[derive(Clone, Default)]
 struct State {
@@ -40,7 +40,7 @@ struct State {
 }
 
 #[derive(Debug)]
-pub(super) struct CommitFailed;
+pub(crate) struct CommitFailed;
 
 impl fmt::Display for CommitFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,7 +113,7 @@ impl SimLedger for MemoryLedger {
 }
 
 impl Ledger for MemoryLedger {
-    const MAX_INTERVAL: Duration = Duration::ZERO;
+    const MAX_INTERVAL: Duration = Duration::from_secs(3);
 
     type Tables = Tables;
     type Error = CommitFailed;

@@ -26,7 +26,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use self::{memory::MemoryLedger, world::World};
+pub(crate) use self::memory::MemoryLedger;
+use self::world::World;
 use super::Ledger;
 use crate::{
     clock::{Clock, Day},
