@@ -277,6 +277,15 @@ impl<A: Beside> PeriodCounter<A> {
         is_current
     }
 
+    /// Adds units that were counted elsewhere in the period that begins on this day, if it is the current one.
+    #[cfg(all(feature = "admin", feature = "sqlite"))]
+    pub(crate) fn add(&self, day: Day, units: u64) {
+        let count = &mut self.lock().0;
+        if count.day == day {
+            count.used = count.used.saturating_add(units).min(MAX_UNITS);
+        }
+    }
+
     /// Resets the count to the origin that `new_origin` returns for the current count, if it has a higher
     /// epoch. Holds the lock meanwhile.
     #[cfg(any(feature = "admin", test))]

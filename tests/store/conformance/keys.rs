@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tower_quota::{
     admin::store::{
-        Actor, AuditQuery, ChangeOutcome, CreateOutcome, IdempotencyKey, ImportOutcome,
+        Actor, AdminStore, AuditQuery, ChangeOutcome, CreateOutcome, IdempotencyKey, ImportOutcome,
         ImportedKey, KeyChange, KeyEdit, KeyPageQuery, KeyRef, NewKey, Rotation,
     },
     error::StoreErrorKind,
     key::{KeyId, KeyPatch, KeyRecord, Limit, SecretKey},
-    store::{QuotaSubject, memory::MemoryStore, report::UsageQuery},
+    store::{KeyStore, QuotaSubject, memory::MemoryStore, report::UsageQuery},
 };
 
 use super::{Store, change, in_sqlite, issue, limit, new_key, noon, take};
@@ -40,6 +40,28 @@ async fn a_limit_of_no_units_is_rejected_and_never_stored_as_unlimited() {
         assert_eq!(memory.insert(&secret, record()).unwrap_err().kind(), misconfigured);
         assert_eq!(sqlite.insert(&secret, record()).await.unwrap_err().kind(), misconfigured);
     }
+}
+
+#[tokio::test]
+async fn imported_units_of_today_count_also_if_the_key_was_presented_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_sqlite(directory.path());
+    let key = SecretKey::parse("trial-key-known-123").unwrap();
+    let id = issue(&store, key.expose()).await.id;
+    assert!(store.find(&key).await.unwrap().is_some());
+    let record = KeyRecord::new(KeyId::generate(), limit(10));
+    let imported = ImportedKey::new(key.hash(), record).unwrap();
+    let imported = imported.with_used(vec![(store.today(), 7)]);
+    for (dry_run, left) in [(true, 0), (false, 3)] {
+        let outcomes = store.import(vec![imported.clone()], dry_run, Actor::default()).await;
+        assert!(matches!(outcomes.unwrap()[..], [ImportOutcome::Unchanged(_)]));
+        for _ in 0..left {
+            assert!(
+                take(&store, &QuotaSubject::new(id.clone(), limit(10)), noon()).await.is_some()
+            );
+        }
+    }
+    assert!(take(&store, &QuotaSubject::new(id, limit(10)), noon()).await.is_none());
 }
 
 async fn an_issued_key_is_found_and_shown_masked(store: impl Store) {

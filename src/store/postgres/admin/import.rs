@@ -68,7 +68,16 @@ async fn fill_days(client: &Client, key: &ImportedKey, id: &KeyId) -> sql::Resul
         return Ok(());
     }
     let insert = "WITH units AS (
-            INSERT INTO daily_usage (key_id, day, used) SELECT $1, * FROM unnest($2, $3)
+            INSERT INTO daily_usage (key_id, day, used, epoch)
+            SELECT $1, s.day, s.used, coalesce(e.epoch, 0)
+            FROM unnest($2, $3) AS s (day, used)
+            CROSS JOIN (
+                SELECT max(epoch) AS epoch FROM daily_usage WHERE (key_id, quota) = ($1, 'daily')
+            ) AS e
+            -- Units of a day that has begun to be counted are known.
+            WHERE NOT EXISTS (
+                SELECT FROM counters c WHERE (c.key_id, c.quota, c.day) = ($1, 'daily', s.day)
+            )
             ON CONFLICT DO NOTHING RETURNING day, used
         ), of_key AS (
             INSERT INTO usage_totals AS t (key_id, day, requests, model)

@@ -1,6 +1,6 @@
 //! Import of keys that were issued elsewhere.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -8,14 +8,18 @@ use super::{
     super::{
         SqliteStore,
         backup::progress::{Observer, OnProgress, ProgressStep},
-        keys::{columns, find_id, has_id},
+        keys::{columns, daily_counter, find_id, has_id},
     },
     write_audit,
 };
 use crate::{
     admin::store::{Actor, AuditNote, ImportOutcome, ImportedKey},
+    clock::Day,
     key::KeyId,
-    store::StoreFuture,
+    store::{
+        StoreFuture,
+        engine::{Counter, Engine},
+    },
 };
 
 impl SqliteStore {
@@ -30,82 +34,123 @@ impl SqliteStore {
     ) -> StoreFuture<Option<Vec<ImportOutcome>>> {
         let (core, now) = (self.0.core.clone(), self.0.core.now());
         let observer = Observer::new(on_progress);
-        let work =
-            move |connection: &Connection| import(connection, &keys, dry_run, &by, now, &observer);
-        self.0.core.queue.call(work, move |_| core.keys.forget())
+        let engine = core.engine.clone();
+        let work = move |connection: &Connection| {
+            let mut current = Vec::new();
+            let import = Import { connection, engine: &engine, by: &by, now };
+            let outcomes = import.keys(&keys, dry_run, &observer, &mut current)?;
+            Ok((outcomes, current))
+        };
+        let after = move |(_, current): &(_, Vec<CurrentUnits>)| {
+            core.keys.forget();
+            for CurrentUnits { counter, day, used } in current {
+                counter.add(*day, *used);
+            }
+        };
+        let imported = self.0.core.queue.call(work, after);
+        StoreFuture::pending(async move { Ok(imported.await?.0) })
     }
 }
 
-/// Inserts keys that do not exist yet. A dry run, or a run that is stopped, is rolled back.
-fn import(
-    connection: &Connection,
-    keys: &[ImportedKey],
-    dry_run: bool,
-    by: &Actor,
+/// Units of the current day that were imported, and their counter, which is in memory so that no one loads it from the
+/// file before they are added.
+struct CurrentUnits {
+    counter: Arc<Counter>,
+    day: Day,
+    used: u64,
+}
+
+struct Import<'a> {
+    connection: &'a Connection,
+    engine: &'a Engine,
+    by: &'a Actor,
     now: SystemTime,
-    observer: &Observer,
-) -> rusqlite::Result<Option<Vec<ImportOutcome>>> {
-    connection.execute_batch("SAVEPOINT import")?;
-    let total = Some(keys.len() as u64);
-    let outcomes = keys.iter().zip(0..).map(|(key, done)| {
-        let is_running = observer.report_part(ProgressStep::Import, done, total);
-        if is_running { import_key(connection, key, by, now).map(Some) } else { Ok(None) }
-    });
-    let outcomes: Option<Vec<ImportOutcome>> = outcomes.collect::<rusqlite::Result<_>>()?;
-    let outcomes = outcomes.filter(|_| dry_run || observer.report(ProgressStep::Publish));
-    if dry_run || outcomes.is_none() {
-        connection.execute_batch("ROLLBACK TO import")?;
-    }
-    connection.execute_batch("RELEASE import")?;
-    Ok(outcomes)
 }
 
-fn import_key(
-    connection: &Connection,
-    key: &ImportedKey,
-    by: &Actor,
-    now: SystemTime,
-) -> rusqlite::Result<ImportOutcome> {
-    if let Some(id) = find_id(connection, &key.hash().to_hex())?.map(KeyId::new) {
-        fill_days(connection, key, &id)?;
-        return Ok(ImportOutcome::Unchanged(id));
-    }
-    let revoked: Option<String> = connection
-        .prepare_cached("SELECT key_id FROM revoked_keys WHERE key_hash = ?1")?
-        .query_row([key.hash().to_hex()], |row| row.get(0))
-        .optional()?;
-    if let Some(id) = revoked.map(KeyId::new) {
-        return Ok(ImportOutcome::Revoked(id));
-    }
-    let record = key.record();
-    if has_id(connection, &record.id)? {
-        return Ok(ImportOutcome::IdTaken);
-    }
-    columns::insert(connection, record, key.hash())?;
-    fill_days(connection, key, &record.id)?;
-    write_audit(connection, now, by, &AuditNote::imported(record))?;
-    Ok(ImportOutcome::New(record.id.clone()))
-}
-
-/// Adds imported units for days without known usage. The outcomes of their requests are unknown.
-fn fill_days(connection: &Connection, key: &ImportedKey, id: &KeyId) -> rusqlite::Result<()> {
-    let mut units = connection.prepare_cached(
-        "INSERT INTO daily_usage (key_id, day, used) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-    )?;
-    let mut of_key = connection.prepare_cached(
-        "INSERT INTO usage_totals (key_id, day, requests, model) VALUES (?1, ?2, ?3, '')
-         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests",
-    )?;
-    let mut of_all = connection.prepare_cached(
-        "INSERT INTO model_totals (day, requests, model) VALUES (?1, ?2, '')
-         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests",
-    )?;
-    for (day, used) in key.used().iter().filter(|(_, used)| *used > 0) {
-        let day = day.to_string();
-        if units.execute(params![id.as_str(), day, used])? > 0 {
-            of_key.execute(params![id.as_str(), day, used])?;
-            of_all.execute(params![day, used])?;
+impl Import<'_> {
+    /// Inserts keys that do not exist yet. A dry run, or a run that is stopped, is rolled back.
+    fn keys(
+        &self,
+        keys: &[ImportedKey],
+        dry_run: bool,
+        observer: &Observer,
+        current: &mut Vec<CurrentUnits>,
+    ) -> rusqlite::Result<Option<Vec<ImportOutcome>>> {
+        self.connection.execute_batch("SAVEPOINT import")?;
+        let total = Some(keys.len() as u64);
+        let outcomes = keys.iter().zip(0..).map(|(key, done)| {
+            let is_running = observer.report_part(ProgressStep::Import, done, total);
+            if is_running { self.key(key, current).map(Some) } else { Ok(None) }
+        });
+        let outcomes: Option<Vec<ImportOutcome>> = outcomes.collect::<rusqlite::Result<_>>()?;
+        let outcomes = outcomes.filter(|_| dry_run || observer.report(ProgressStep::Publish));
+        if dry_run || outcomes.is_none() {
+            current.clear();
+            self.connection.execute_batch("ROLLBACK TO import")?;
         }
+        self.connection.execute_batch("RELEASE import")?;
+        Ok(outcomes)
     }
-    Ok(())
+
+    fn key(
+        &self,
+        key: &ImportedKey,
+        current: &mut Vec<CurrentUnits>,
+    ) -> rusqlite::Result<ImportOutcome> {
+        let connection = self.connection;
+        if let Some(id) = find_id(connection, &key.hash().to_hex())?.map(KeyId::new) {
+            self.fill_days(key, &id, current)?;
+            return Ok(ImportOutcome::Unchanged(id));
+        }
+        let revoked: Option<String> = connection
+            .prepare_cached("SELECT key_id FROM revoked_keys WHERE key_hash = ?1")?
+            .query_row([key.hash().to_hex()], |row| row.get(0))
+            .optional()?;
+        if let Some(id) = revoked.map(KeyId::new) {
+            return Ok(ImportOutcome::Revoked(id));
+        }
+        let record = key.record();
+        if has_id(connection, &record.id)? {
+            return Ok(ImportOutcome::IdTaken);
+        }
+        columns::insert(connection, record, key.hash())?;
+        self.fill_days(key, &record.id, current)?;
+        write_audit(connection, self.now, self.by, &AuditNote::imported(record))?;
+        Ok(ImportOutcome::New(record.id.clone()))
+    }
+
+    /// Adds imported units for days without known usage. The outcomes of their requests are unknown.
+    fn fill_days(
+        &self,
+        key: &ImportedKey,
+        id: &KeyId,
+        current: &mut Vec<CurrentUnits>,
+    ) -> rusqlite::Result<()> {
+        let (connection, today) = (self.connection, self.engine.today());
+        let mut units = connection.prepare_cached(
+            "INSERT INTO daily_usage (key_id, day, used, epoch)
+             SELECT ?1, ?2, ?3, coalesce(max(epoch), 0) FROM daily_usage
+             WHERE key_id = ?1 AND quota = 'daily'
+             ON CONFLICT DO NOTHING",
+        )?;
+        let mut of_key = connection.prepare_cached(
+            "INSERT INTO usage_totals (key_id, day, requests, model) VALUES (?1, ?2, ?3, '')
+             ON CONFLICT DO UPDATE SET requests = requests + excluded.requests",
+        )?;
+        let mut of_all = connection.prepare_cached(
+            "INSERT INTO model_totals (day, requests, model) VALUES (?1, ?2, '')
+             ON CONFLICT DO UPDATE SET requests = requests + excluded.requests",
+        )?;
+        for &(day, used) in key.used().iter().filter(|(_, used)| *used > 0) {
+            let counter =
+                if day == today { Some(daily_counter(connection, self.engine, id)?) } else { None };
+            let text = day.to_string();
+            if units.execute(params![id.as_str(), text, used])? > 0 {
+                of_key.execute(params![id.as_str(), text, used])?;
+                of_all.execute(params![text, used])?;
+                current.extend(counter.map(|counter| CurrentUnits { counter, day, used }));
+            }
+        }
+        Ok(())
+    }
 }

@@ -15,7 +15,12 @@ use crate::{
     clock::parse_timestamp,
     error::{StoreError, StoreErrorKind},
     key::{KeyHash, KeyId, KeyRecord, Limit, SecretKey},
-    store::{KeyStore, StoreFuture, counter::CounterKey, engine::Engine, key_cache::CachedKey},
+    store::{
+        KeyStore, StoreFuture,
+        counter::CounterKey,
+        engine::{Counter, Engine},
+        key_cache::CachedKey,
+    },
 };
 
 /// Result of looking up a presented key in the table.
@@ -103,8 +108,9 @@ impl SqliteStore {
         let core = self.0.core.clone();
         let read = move |connection: &Connection| {
             let found = find(connection, hash, &clear, default)?;
+            // Its request needs it next.
             if let Found::Record(record, _) = &found {
-                load_daily_counter(connection, &core.engine, record)?;
+                daily_counter(connection, &core.engine, &record.id).map_err(unavailable)?;
             }
             Ok(found)
         };
@@ -120,18 +126,18 @@ impl SqliteStore {
     }
 }
 
-/// Loads the counter of the key's daily units, which its request needs next, unless it is in memory.
-fn load_daily_counter(
+/// Returns the counter of the daily units of a key, and loads it if it is not in memory.
+pub(super) fn daily_counter(
     connection: &Connection,
     engine: &Engine,
-    record: &KeyRecord,
-) -> Result<(), StoreError> {
-    let key = CounterKey::daily(record.id.clone());
-    if engine.counter(&key).is_none() {
-        let count = read_count(connection, &key, engine.today()).map_err(unavailable)?;
-        engine.insert_counter(key, count);
+    id: &KeyId,
+) -> rusqlite::Result<Arc<Counter>> {
+    let key = CounterKey::daily(id.clone());
+    if let Some(counter) = engine.counter(&key) {
+        return Ok(counter);
     }
-    Ok(())
+    let count = read_count(connection, &key, engine.today())?;
+    Ok(engine.insert_counter(key, count))
 }
 
 fn find(
