@@ -35,10 +35,10 @@ pub(crate) const READERS: usize = 4;
 
 /// Lock that is held while the store is open, since the counters are in the memory of one process.
 pub(crate) struct FileLock {
-    /// The file `….lock` beside the database.
-    _lock_file: ProcessLock,
     database: ProcessLock,
     path: PathBuf,
+    /// The file `….lock` beside the database, unlocked last.
+    _lock_file: ProcessLock,
 }
 
 impl FileLock {
