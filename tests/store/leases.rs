@@ -18,7 +18,10 @@ use tower_quota::{
 };
 
 use crate::{
-    common::postgres::{Postgres, psql},
+    common::{
+        DEADLINE,
+        postgres::{Postgres, psql},
+    },
     proxy,
 };
 
@@ -148,12 +151,12 @@ async fn reserve_soon(store: &PostgresStore, limit: u64) -> Box<dyn Reservation>
 
 /// Reserves units until none is left. Returns how many were admitted.
 async fn use_up(store: &PostgresStore, limit: u64) -> u64 {
-    let mut admitted = 0;
+    let (mut admitted, since) = (0, Instant::now());
     loop {
         match reserve(store, limit).await {
             Outcome::Admitted(_) => admitted += 1,
             Outcome::UsedUp => return admitted,
-            Outcome::Elsewhere => {}
+            Outcome::Elsewhere => assert!(since.elapsed() < DEADLINE, "units stay elsewhere"),
         }
     }
 }

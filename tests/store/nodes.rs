@@ -44,9 +44,13 @@ async fn reserve(store: &PostgresStore, subject: &str) -> Option<Box<dyn Reserva
 }
 
 /// Ends the process of a store, as far as the database and the journal know.
-async fn end(store: PostgresStore) {
+/// Ends the only store of a database. The server notices the end of its connections a little later.
+async fn end(store: PostgresStore, url: &str) {
     store.close().await.unwrap();
     drop(store);
+    let is_closed =
+        || async { nodes(url).await.iter().all(|node| node.state == NodeState::Closed) };
+    eventually("the node is closed", is_closed).await;
 }
 
 /// Lets the database forget that it has seen its nodes within the last seconds.
@@ -114,14 +118,14 @@ async fn a_node_is_listed_as_it_begins_counts_and_ends() {
     assert_eq!((same.is_this, same.pending_records), (false, None));
     assert_eq!((&same.id, same.leased_units), (&node.id, node.leased_units));
 
-    end(store).await;
+    end(store, &url).await;
     let [closed] = &nodes(&url).await[..] else { panic!() };
     assert_eq!((closed.state, closed.leased_units), (NodeState::Closed, 0));
     assert_eq!(closed.pending_records, Some(0));
     // The same journal is the same node.
     let store = open(&url, &directory.path().join("a")).await;
     assert_eq!(nodes(&url).await[0].state, NodeState::InUse);
-    end(store).await;
+    end(store, &url).await;
     let store = open(&url, &directory.path().join("b")).await;
     let both: Vec<_> = store.nodes().await.unwrap();
     let both: Vec<_> = both.iter().map(|node| (node.number, node.state, node.is_this)).collect();

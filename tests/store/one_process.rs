@@ -66,14 +66,14 @@ fn a_store_that_was_dropped_sets_its_file_free_while_other_processes_are_started
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
         // Each has a copy of all descriptors until it executes its program.
-        for _ in 0..4 {
+        for _ in 0..2 {
             scope.spawn(|| {
                 while !is_done.load(Ordering::Relaxed) {
                     Command::new("true").status().unwrap();
                 }
             });
         }
-        let opened: Result<Vec<()>, _> = (0..200)
+        let opened: Result<Vec<()>, _> = (0..60)
             .map(|_| SqliteStore::open(SqliteOptions::new(directory.path().join("quota.db"))))
             .map(|opened| opened.map(drop))
             .collect();

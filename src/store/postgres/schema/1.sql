@@ -129,7 +129,8 @@ EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
     RETURN SQLERRM;
 END $$;
 
--- A report of a year reads one row of each key. Each month counts for 31 days.
+-- A report of a year reads one row of each key. Each month counts for 31 days. A day whose units have all come back counts
+-- if it has a request, or if this was within what may come back.
 CREATE TABLE active_days (
     year text COLLATE "C" NOT NULL,
     key_id text COLLATE "C" NOT NULL,
