@@ -156,7 +156,7 @@ async fn only_a_silent_node_is_released() {
     }
     drop(reservation);
     assert!(reserve(&store, "alice").await.is_some(), "it counts as before");
-    store.close().await.unwrap();
+    end(store, &url).await;
     assert!(is_in_state(release(&url, 1).await, NodeState::Closed));
 
     let server = Postgres::start(&["fsync=off"]);
