@@ -1,3 +1,5 @@
+#[cfg(any(feature = "sqlite", test))]
+use std::time::Duration;
 #[cfg(feature = "postgres")]
 use std::time::Instant;
 use std::{
@@ -7,7 +9,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 #[cfg(any(feature = "sqlite", test))]

@@ -74,8 +74,8 @@ pub use super::{
 };
 use crate::error::StoreError;
 
-/// Age up to which a successful write counts as a probe: that of the last checkpoint of a store in use.
-const MAX_PROBE_AGE: Duration = Duration::from_secs(5);
+/// Age up to which a successful write counts as a probe.
+const MAX_PROBE_AGE: Duration = Duration::from_secs(1);
 
 /// Store in a single SQLite file. Clones share it. It must be opened within a Tokio runtime.
 ///
@@ -206,7 +206,7 @@ impl SqliteStore {
     }
 
     /// Performs a write to check that the file is writable, unless one has succeeded within the last
-    /// five seconds.
+    /// second.
     ///
     /// # Errors
     ///
