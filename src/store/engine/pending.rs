@@ -109,6 +109,11 @@ impl PendingBatch {
         self.subjects.is_empty()
     }
 
+    /// Returns the number of subjects with changes.
+    pub(super) fn subjects_len(&self) -> usize {
+        self.subjects.len()
+    }
+
     pub(crate) fn subjects(&self) -> impl Iterator<Item = (&KeyId, &Subject)> {
         self.subjects.iter()
     }

@@ -19,8 +19,10 @@ use super::{
 /// Minimum time between two checkpoints for which no job waits.
 const ROUND_INTERVAL: Duration = Duration::from_millis(500);
 /// The time between two checkpoints is at least this multiple of the time that the first one took, up to
-/// [`Ledger::MAX_INTERVAL`]: rows that many records change are written less often then.
+/// [`Ledger::MAX_INTERVAL`], unless its records already [share](SHARED_BY) the rows of their keys.
 const INTERVAL_FACTOR: u32 = 20;
+/// Number of records a key with which a checkpoint gains nothing by more of them.
+const SHARED_BY: usize = 16;
 /// Number of records with which a checkpoint does not wait any longer, as they are in memory.
 const MAX_RECORDS: usize = 1 << 17;
 /// Time between two attempts to write again after a failure.
@@ -177,6 +179,7 @@ impl<L: Ledger> Checkpointer<L> {
     fn is_due(&self) -> bool {
         let position = self.pending.position.unwrap_or_default();
         Instant::now() >= self.due_at
+            || self.pending.records >= SHARED_BY * self.pending.subjects_len().max(1)
             || self.pending.records >= MAX_RECORDS
             || position.offset > SEGMENT_LENGTH
             || self.engine.is_open().is_err()
@@ -417,6 +420,16 @@ mod tests {
         let mut slower = Slow::new(Duration::from_millis(200));
         slower.round();
         assert_eq!(slower.checkpointer.interval, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_checkpoint_waits_for_no_more_records_of_keys_in_heavy_use() {
+        let mut slow = Slow::new(Duration::from_millis(200));
+        slow.round();
+        for _ in 1..SHARED_BY {
+            assert_eq!(slow.round(), 1);
+        }
+        assert_eq!(slow.round(), 2);
     }
 
     #[test]
