@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tower_quota::{
@@ -10,12 +10,12 @@ use tower_quota::{
     key::{KeyId, Limit},
     store::{
         Demand, QuotaStore, Reservation, ReserveOutcome, UsageSink,
-        postgres::{self, OpenErrorKind, PostgresOptions, PostgresStore},
+        postgres::{self, OpenError, OpenErrorKind, PostgresOptions, PostgresStore},
     },
 };
 
 use crate::common::{
-    eventually,
+    DEADLINE, eventually,
     postgres::{Postgres, connect, psql},
 };
 
@@ -83,6 +83,20 @@ async fn with_lost_node(server: &Postgres, journal: &Path) -> (String, u64) {
     store.close().await.unwrap_err();
     server.resume();
     (url, open_requests.len() as u64)
+}
+
+/// Returns why a store is not opened, once the connections and tasks of one that was dropped have ended.
+async fn rejection(options: impl Fn() -> PostgresOptions) -> OpenError {
+    let since = Instant::now();
+    loop {
+        let error = PostgresStore::open(options()).await.unwrap_err();
+        let is_in_use = error.to_string().contains("in use by another process");
+        if error.kind() != OpenErrorKind::Temporary && !is_in_use {
+            return error;
+        }
+        assert!(since.elapsed() < DEADLINE, "{error}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn nodes(url: &str) -> Vec<NodeSummary> {
@@ -191,18 +205,10 @@ async fn what_a_released_node_may_have_used_counts_as_used_and_its_journal_is_re
     assert_eq!(released.state, NodeState::Released);
     assert_eq!((released.leased_units, released.open_requests), (0, 0));
 
-    // Tasks of the store that was dropped may still end.
-    let error = loop {
-        let error = PostgresStore::open(options(&url, &journal)).await.unwrap_err();
-        if !error.to_string().contains("in use by another process") {
-            break error;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    let error = rejection(|| options(&url, &journal)).await;
     assert_eq!(error.kind(), OpenErrorKind::Other);
     assert!(error.to_string().contains("node 1, which was released"), "{error}");
-    let accepting = options(&url, &journal).accept_loss(true);
-    let error = PostgresStore::open(accepting).await.unwrap_err();
+    let error = rejection(|| options(&url, &journal).accept_loss(true)).await;
     assert!(error.to_string().contains("start with a new journal"), "{error}");
 
     // Nothing is missing to others, and nobody uses again what the node may have used.
