@@ -13,7 +13,10 @@ use std::sync::Arc;
 pub(crate) use self::figures::TokenSums;
 pub(crate) use self::figures::{MAX_MODELS_PER_DAY, OTHER_MODELS};
 #[cfg(feature = "engine")]
-pub(crate) use self::{columns::FIGURES, permits::ReportPermits};
+pub(crate) use self::{
+    columns::{Cell, FIGURES, request_cells},
+    permits::ReportPermits,
+};
 pub use self::{
     figures::UsageFigures,
     requests::{RequestQuery, RequestRecord},

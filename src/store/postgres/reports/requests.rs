@@ -15,7 +15,7 @@ use crate::{
     store::{
         RequestOutcome, Tokens, UsageEvent,
         engine::retention::ExpiryBatch,
-        report::{RequestQuery, RequestRecord},
+        report::{Cell, RequestQuery, RequestRecord, request_cells},
     },
 };
 
@@ -23,7 +23,7 @@ use crate::{
 pub(in super::super) async fn write(client: &Client, records: &[RequestRecord]) -> sql::Result<()> {
     let mut columns: Vec<Column<'_>> = Vec::new();
     for RequestRecord { number: _, event } in records {
-        let cells = cells(event);
+        let cells = request_cells(event);
         if columns.is_empty() {
             columns.extend(cells.each_ref().map(|(name, cell)| Column::new(name, cell)));
         }
@@ -43,56 +43,6 @@ pub(in super::super) async fn write(client: &Client, records: &[RequestRecord]) 
     );
     let params: Vec<Param<'_>> = columns.iter().map(Column::param).collect();
     sql::execute(client, &sql, &params).await.map(drop)
-}
-
-/// Returns the columns of the row of an event, without its number.
-fn cells(event: &UsageEvent) -> [(&'static str, Cell<'_>); 22] {
-    let UsageEvent {
-        key_id,
-        at,
-        request_id,
-        method,
-        path,
-        status,
-        outcome,
-        code,
-        units,
-        refunded,
-        requested_model,
-        model,
-        tokens,
-        bytes_in,
-        bytes_out,
-        time_to_head,
-        time_to_first_byte,
-        duration,
-        admission: _,
-    } = event;
-    let count = |count: Option<u64>| Cell::Int(count.map(bigint));
-    [
-        ("key_id", Cell::text(key_id.as_ref().map(KeyId::as_str))),
-        ("at", Cell::Int(Some(unix_millis(*at)))),
-        ("request_id", Cell::text(request_id.as_deref())),
-        ("method", Cell::text(Some(method.as_str()))),
-        ("path", Cell::text(Some(path))),
-        ("status", Cell::Int(status.map(i64::from))),
-        ("outcome", Cell::text(Some(outcome.as_str()))),
-        ("code", Cell::text(code.as_deref())),
-        ("units", Cell::Int(Some(i64::from(*units)))),
-        ("refunded", Cell::Bool(*refunded)),
-        ("model_asked", Cell::text(requested_model.as_deref())),
-        ("model", Cell::text(model.as_deref())),
-        ("prompt_tokens", count(tokens.map(|tokens| tokens.prompt))),
-        ("completion_tokens", count(tokens.map(|tokens| tokens.completion))),
-        ("total_tokens", count(tokens.map(|tokens| tokens.total))),
-        ("cached_tokens", count(tokens.and_then(|tokens| tokens.cached))),
-        ("reasoning_tokens", count(tokens.and_then(|tokens| tokens.reasoning))),
-        ("bytes_in", count(Some(*bytes_in))),
-        ("bytes_out", count(Some(*bytes_out))),
-        ("time_to_head", Cell::Int(time_to_head.map(micros))),
-        ("time_to_first_byte", Cell::Int(time_to_first_byte.map(micros))),
-        ("duration", Cell::Int(Some(duration.map_or(0, micros)))),
-    ]
 }
 
 /// Column of the rows to insert.
@@ -119,20 +69,6 @@ impl<'a> Column<'a> {
     }
 }
 
-/// Value of a column in one row.
-#[derive(Debug)]
-enum Cell<'a> {
-    Text(Option<Cow<'a, str>>),
-    Int(Option<i64>),
-    Bool(bool),
-}
-
-impl<'a> Cell<'a> {
-    fn text(text: Option<&'a str>) -> Self {
-        Self::Text(text.map(sql::storable))
-    }
-}
-
 impl ToSql for Cell<'_> {
     fn to_sql(
         &self,
@@ -140,7 +76,7 @@ impl ToSql for Cell<'_> {
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         match self {
-            Self::Text(text) => text.to_sql(ty, out),
+            Self::Text(text) => text.map(sql::storable).to_sql(ty, out),
             Self::Int(number) => number.to_sql(ty, out),
             Self::Bool(value) => value.to_sql(ty, out),
         }
@@ -242,8 +178,4 @@ pub(in super::super) async fn delete_expired(
     let (cutoff, now, limit) = (unix_millis(cutoff), unix_millis(now), bigint(limit));
     let params = [int(&after), int(&cutoff), int(&now), int(&limit)];
     sql::optional(client, sql, &params).await?.map(|row| row.try_get(0)).transpose()
-}
-
-fn micros(time: Duration) -> i64 {
-    bigint(time.as_micros())
 }

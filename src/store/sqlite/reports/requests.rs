@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use rusqlite::{Connection, Row, ToSql, params, types::Type};
+use rusqlite::{
+    Connection, Row, ToSql, params,
+    types::{ToSqlOutput, Type},
+};
 
 use super::rows::integer;
 use crate::{
@@ -11,7 +14,7 @@ use crate::{
     store::{
         RequestOutcome, Tokens, UsageEvent,
         engine::retention::ExpiryBatch,
-        report::{RequestQuery, RequestRecord},
+        report::{Cell, RequestQuery, RequestRecord, request_cells},
     },
 };
 
@@ -35,80 +38,36 @@ fn insert<'a>(
     let mut insert = None;
     for chunk in chunks {
         let mut parameter = 0;
-        for record in chunk {
-            with_cells(record, |cells| {
-                let insert = match &mut insert {
-                    Some(insert) => insert,
-                    None => {
-                        let columns = cells.map(|(column, _)| column).join(", ");
-                        let row = format!("({})", cells.map(|_| "?").join(", "));
-                        let rows = vec![row; rows].join(", ");
-                        let sql = format!("INSERT INTO requests ({columns}) VALUES {rows}");
-                        insert.insert(connection.prepare_cached(&sql)?)
-                    }
-                };
-                cells.into_iter().try_for_each(|(_, value)| {
-                    parameter += 1;
-                    insert.raw_bind_parameter(parameter, value)
-                })
-            })?;
+        for RequestRecord { number: _, event } in chunk {
+            let cells = request_cells(event);
+            let insert = match &mut insert {
+                Some(insert) => insert,
+                None => {
+                    let columns = cells.each_ref().map(|(column, _)| *column).join(", ");
+                    let row = format!("({})", cells.each_ref().map(|_| "?").join(", "));
+                    let rows = vec![row; rows].join(", ");
+                    let sql = format!("INSERT INTO requests ({columns}) VALUES {rows}");
+                    insert.insert(connection.prepare_cached(&sql)?)
+                }
+            };
+            for (_, cell) in cells {
+                parameter += 1;
+                insert.raw_bind_parameter(parameter, cell)?;
+            }
         }
         insert.as_mut().map_or(Ok(0), |insert| insert.raw_execute())?;
     }
     Ok(())
 }
 
-/// Calls `work` with the columns of a row and their values.
-fn with_cells<T>(
-    record: &RequestRecord,
-    work: impl FnOnce([(&'static str, &dyn ToSql); 22]) -> T,
-) -> T {
-    let RequestRecord { number: _, event } = record;
-    let UsageEvent {
-        key_id,
-        at,
-        request_id,
-        method,
-        path,
-        status,
-        outcome,
-        code,
-        units,
-        refunded,
-        requested_model,
-        model,
-        tokens,
-        bytes_in,
-        bytes_out,
-        time_to_head,
-        time_to_first_byte,
-        duration,
-        admission: _,
-    } = event;
-    work([
-        ("key_id", &key_id.as_ref().map(KeyId::as_str)),
-        ("at", &unix_millis(*at)),
-        ("request_id", request_id),
-        ("method", &method.as_str()),
-        ("path", path),
-        ("status", status),
-        ("outcome", &outcome.as_str()),
-        ("code", code),
-        ("units", units),
-        ("refunded", refunded),
-        ("model_asked", requested_model),
-        ("model", model),
-        ("prompt_tokens", &tokens.map(|tokens| tokens.prompt)),
-        ("completion_tokens", &tokens.map(|tokens| tokens.completion)),
-        ("total_tokens", &tokens.map(|tokens| tokens.total)),
-        ("cached_tokens", &tokens.and_then(|tokens| tokens.cached)),
-        ("reasoning_tokens", &tokens.and_then(|tokens| tokens.reasoning)),
-        ("bytes_in", &integer(*bytes_in)),
-        ("bytes_out", &integer(*bytes_out)),
-        ("time_to_head", &time_to_head.map(micros)),
-        ("time_to_first_byte", &time_to_first_byte.map(micros)),
-        ("duration", &duration.map_or(0, micros)),
-    ])
+impl ToSql for Cell<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Text(text) => text.to_sql(),
+            Self::Int(number) => number.to_sql(),
+            Self::Bool(value) => value.to_sql(),
+        }
+    }
 }
 
 /// Returns the selected rows, latest first.
@@ -201,8 +160,4 @@ pub(crate) fn delete_expired(
         .prepare_cached("DELETE FROM requests WHERE number > ?1 AND number < ?2 AND at < ?3")?
         .execute(params![after, first_kept.unwrap_or(last + 1), cutoff])?;
     Ok(if first_kept.is_none() { Some(last) } else { None })
-}
-
-fn micros(time: Duration) -> i64 {
-    integer(time.as_micros())
 }
