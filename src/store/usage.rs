@@ -300,9 +300,7 @@ pub fn plain_path(path: &str) -> String {
     let is_plain = |segment: &str| {
         // The end of a path that was cut.
         let word = segment.trim_end_matches('…');
-        segment == "v1"
-            || word.len() <= 16
-                && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        segment == "v1" || word.len() <= MAX_WORD_LEN && word.bytes().all(is_in_word)
     };
     let mut plain = String::with_capacity(path.len().min(256));
     for (number, segment) in path.split('/').enumerate() {
@@ -325,8 +323,15 @@ fn has_plain_words(path: &str) -> bool {
     path.len() <= 200
         && words.unwrap_or(path).bytes().all(|byte| {
             word_len = if byte == b'/' { 0 } else { word_len + 1 };
-            word_len <= 16 && matches!(byte, b'/' | b'_' | b'a'..=b'z')
+            word_len <= MAX_WORD_LEN && (byte == b'/' || is_in_word(byte))
         })
+}
+
+/// Maximum length of a plain word.
+const MAX_WORD_LEN: usize = 16;
+
+fn is_in_word(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte == b'_'
 }
 
 #[cfg(feature = "serde")]
