@@ -36,10 +36,10 @@ impl SqliteStore {
         let observer = Observer::new(on_progress);
         let engine = core.engine.clone();
         let work = move |connection: &Connection| {
-            let mut current = Vec::new();
-            let import = Import { connection, engine: &engine, by: &by, now };
-            let outcomes = import.keys(&keys, dry_run, &observer, &mut current)?;
-            Ok((outcomes, current))
+            let current = Vec::new();
+            let mut import = Import { connection, engine: &engine, by: &by, now, current };
+            let outcomes = import.keys(&keys, dry_run, &observer)?;
+            Ok((outcomes, import.current))
         };
         let after = move |(_, current): &(_, Vec<CurrentUnits>)| {
             core.keys.forget();
@@ -65,41 +65,37 @@ struct Import<'a> {
     engine: &'a Engine,
     by: &'a Actor,
     now: SystemTime,
+    current: Vec<CurrentUnits>,
 }
 
 impl Import<'_> {
     /// Inserts keys that do not exist yet. A dry run, or a run that is stopped, is rolled back.
     fn keys(
-        &self,
+        &mut self,
         keys: &[ImportedKey],
         dry_run: bool,
         observer: &Observer,
-        current: &mut Vec<CurrentUnits>,
     ) -> rusqlite::Result<Option<Vec<ImportOutcome>>> {
         self.connection.execute_batch("SAVEPOINT import")?;
         let total = Some(keys.len() as u64);
         let outcomes = keys.iter().zip(0..).map(|(key, done)| {
             let is_running = observer.report_part(ProgressStep::Import, done, total);
-            if is_running { self.key(key, current).map(Some) } else { Ok(None) }
+            if is_running { self.key(key).map(Some) } else { Ok(None) }
         });
         let outcomes: Option<Vec<ImportOutcome>> = outcomes.collect::<rusqlite::Result<_>>()?;
         let outcomes = outcomes.filter(|_| dry_run || observer.report(ProgressStep::Publish));
         if dry_run || outcomes.is_none() {
-            current.clear();
+            self.current.clear();
             self.connection.execute_batch("ROLLBACK TO import")?;
         }
         self.connection.execute_batch("RELEASE import")?;
         Ok(outcomes)
     }
 
-    fn key(
-        &self,
-        key: &ImportedKey,
-        current: &mut Vec<CurrentUnits>,
-    ) -> rusqlite::Result<ImportOutcome> {
+    fn key(&mut self, key: &ImportedKey) -> rusqlite::Result<ImportOutcome> {
         let connection = self.connection;
         if let Some(id) = find_id(connection, &key.hash().to_hex())?.map(KeyId::new) {
-            self.fill_days(key, &id, current)?;
+            self.fill_days(key, &id)?;
             return Ok(ImportOutcome::Unchanged(id));
         }
         let revoked: Option<String> = connection
@@ -114,18 +110,13 @@ impl Import<'_> {
             return Ok(ImportOutcome::IdTaken);
         }
         columns::insert(connection, record, key.hash())?;
-        self.fill_days(key, &record.id, current)?;
+        self.fill_days(key, &record.id)?;
         write_audit(connection, self.now, self.by, &AuditNote::imported(record))?;
         Ok(ImportOutcome::New(record.id.clone()))
     }
 
     /// Adds imported units for days without known usage. The outcomes of their requests are unknown.
-    fn fill_days(
-        &self,
-        key: &ImportedKey,
-        id: &KeyId,
-        current: &mut Vec<CurrentUnits>,
-    ) -> rusqlite::Result<()> {
+    fn fill_days(&mut self, key: &ImportedKey, id: &KeyId) -> rusqlite::Result<()> {
         let (connection, today) = (self.connection, self.engine.today());
         let mut units = connection.prepare_cached(
             "INSERT INTO daily_usage (key_id, day, used, epoch)
@@ -148,7 +139,7 @@ impl Import<'_> {
             if units.execute(params![id.as_str(), text, used])? > 0 {
                 of_key.execute(params![id.as_str(), text, used])?;
                 of_all.execute(params![text, used])?;
-                current.extend(counter.map(|counter| CurrentUnits { counter, day, used }));
+                self.current.extend(counter.map(|counter| CurrentUnits { counter, day, used }));
             }
         }
         Ok(())

@@ -108,7 +108,7 @@ impl SqliteStore {
         let core = self.0.core.clone();
         let read = move |connection: &Connection| {
             let found = find(connection, hash, &clear, default)?;
-            // Its request needs it next.
+            // The request that presents the key needs its counter next.
             if let Found::Record(record, _) = &found {
                 daily_counter(connection, &core.engine, &record.id).map_err(unavailable)?;
             }
