@@ -95,7 +95,7 @@ impl ErrorCode {
         let Self { status, kind, code, retry: (retry, after), .. } = self;
         let after = after.map(|seconds| (header::RETRY_AFTER, seconds.into()));
         let headers = HeaderMap::from_iter(after);
-        Rejection { status, kind, code, message: message.into(), retry, headers, reason: None }
+        Rejection { retry, headers, ..Rejection::permanent(status, kind, code, message) }
     }
 }
 

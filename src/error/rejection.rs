@@ -27,6 +27,8 @@ pub struct Rejection {
     pub retry: Retry,
     /// Additional headers of the response, for example `WWW-Authenticate`.
     pub headers: HeaderMap,
+    /// The name of the limit for which the request is rejected, for example `daily`, if it is for one.
+    pub policy: Option<Cow<'static, str>>,
     pub(super) reason: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -47,8 +49,16 @@ impl Rejection {
         code: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let (message, headers) = (message.into(), HeaderMap::new());
-        Self { status, kind, code, message, retry: Retry::Never, headers, reason: None }
+        Self {
+            status,
+            kind,
+            code,
+            message: message.into(),
+            retry: Retry::Never,
+            headers: HeaderMap::new(),
+            policy: None,
+            reason: None,
+        }
     }
 
     /// Creates a rejection whose cause passes by itself: a busy store, a limit on requests in flight.
@@ -73,6 +83,24 @@ impl Rejection {
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
+    }
+
+    /// Sets the name of the limit for which the request is rejected. JSON of errors has it as the member `policy`.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_quota::error::{ProblemJson, catalog};
+    ///
+    /// let rejection = catalog::RATE_LIMIT_EXCEEDED.with_message("Too fast.").policy("minute");
+    /// let response = rejection.render(&ProblemJson, &Request::new(()));
+    /// assert_eq!(
+    ///     response.body(),
+    ///     r#"{"title":"Too Many Requests","status":429,"detail":"Too fast.","code":"rate_limit_exceeded","policy":"minute"}"#,
+    /// );
+    /// ```
+    #[must_use]
+    pub fn policy(self, name: impl Into<Cow<'static, str>>) -> Self {
+        Self { policy: Some(name.into()), ..self }
     }
 
     /// Sets the typed reason, which a renderer reads with [`reason`](Self::reason).
@@ -101,8 +129,8 @@ impl Rejection {
         renderer: &(impl Reject + ?Sized),
         request: impl Into<RejectedRequest<'a>>,
     ) -> Response<Bytes> {
-        let Self { kind, code, ref message, .. } = self;
-        let rejected = Rejected { kind, code, message: message.clone() };
+        let Self { kind, code, ref message, ref policy, .. } = self;
+        let rejected = Rejected { kind, code, message: message.clone(), policy: policy.clone() };
         let mut response = renderer.reject(self, request.into());
         // A renderer that passes a rejection with another message to the next renderer has marked it.
         response.extensions_mut().get_or_insert(rejected);
@@ -135,6 +163,8 @@ pub struct Rejected {
     pub code: &'static str,
     /// The [`Rejection::message`] of the response.
     pub message: Cow<'static, str>,
+    /// The [`Rejection::policy`] of the response.
+    pub policy: Option<Cow<'static, str>>,
 }
 
 /// The request that is rejected, as far as it is still there.
@@ -279,11 +309,14 @@ pub struct ProblemJson;
 
 impl Reject for ProblemJson {
     fn reject(&self, rejection: Rejection, _: RejectedRequest<'_>) -> Response<Bytes> {
-        let Rejection { status, kind, code, ref message, .. } = rejection;
+        let Rejection { status, kind, code, ref message, ref policy, .. } = rejection;
         let title = JsonString(status.canonical_reason().unwrap_or(kind));
         let (status, detail, code) = (status.as_u16(), JsonString(message), JsonString(code));
-        let body =
-            format!(r#"{{"title":{title},"status":{status},"detail":{detail},"code":{code}}}"#);
+        let policy = policy.as_ref().map(|name| format!(r#","policy":{}"#, JsonString(name)));
+        let policy = policy.unwrap_or_default();
+        let body = format!(
+            r#"{{"title":{title},"status":{status},"detail":{detail},"code":{code}{policy}}}"#
+        );
         let content_type = HeaderValue::from_static("application/problem+json");
         rejection.into_response(body.into(), content_type)
     }

@@ -29,7 +29,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// - A request is one of Anthropic's API if its path is `/messages` or below, with or without `/v1`,
 ///   or if it has an `anthropic-version`.
 /// - Only responses with [`Rejected`] in their extensions change; an upstream's stay as they are.
-/// - `type` depends on the status, as Anthropic documents it; `code` stays.
+/// - `type` depends on the status, as Anthropic documents it; `code` and `policy` stay.
 /// - `request_id` is the request's `x-request-id`, which a layer outside this one sets.
 /// - A rejection of `HEAD` has no body.
 ///
@@ -48,14 +48,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// let exhausted = service_fn(|request: Request<()>| async move {
 ///     let status = StatusCode::TOO_MANY_REQUESTS;
 ///     let rejection = Rejection::permanent(status, "quota", "insufficient_quota", "Used up.");
-///     Ok::<_, Infallible>(rejection.render(&OpenAiErrors, &request).map(Full::new))
+///     Ok::<_, Infallible>(rejection.policy("daily").render(&OpenAiErrors, &request).map(Full::new))
 /// });
 /// let service = AnthropicErrorsLayer::new().layer(exhausted);
 /// let request = Request::post("/v1/messages").header("x-request-id", "r1").body(()).unwrap();
 /// let body = service.oneshot(request).await.unwrap().into_body().collect().await.unwrap();
 /// assert_eq!(
 ///     body.to_bytes(),
-///     r#"{"type":"error","error":{"type":"rate_limit_error","message":"Used up.","param":null,"code":"insufficient_quota"},"request_id":"r1"}"#,
+///     r#"{"type":"error","error":{"type":"rate_limit_error","message":"Used up.","param":null,"code":"insufficient_quota","policy":"daily"},"request_id":"r1"}"#,
 /// );
 /// # }
 /// ```
@@ -190,6 +190,8 @@ struct ErrorFields<'a> {
     message: &'a str,
     param: Option<&'a str>,
     code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a str>,
 }
 
 impl AnthropicRejection {
@@ -203,6 +205,7 @@ impl AnthropicRejection {
             message: &rejected.message,
             param: None,
             code: rejected.code,
+            policy: rejected.policy.as_deref(),
         };
         json(&ErrorObject { r#type: "error", error, request_id })
     }

@@ -10,6 +10,7 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Renders rejections as the error object that OpenAI's clients read.
 ///
+/// A rejection for a limit has a further member, `policy`: the name of the limit ([`Rejection::policy`]).
 /// Those for which a retry is pointless ([`Retry::Never`]) have `x-should-retry: false`.
 ///
 /// ```
@@ -43,6 +44,8 @@ struct ErrorFields<'a> {
     r#type: &'a str,
     param: Option<&'a str>,
     code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a str>,
 }
 
 impl Reject for OpenAiErrors {
@@ -53,6 +56,7 @@ impl Reject for OpenAiErrors {
                 r#type: rejection.kind,
                 param: None,
                 code: rejection.code,
+                policy: rejection.policy.as_deref(),
             },
         };
         let body = json(&object);

@@ -59,9 +59,14 @@ impl Error for QuotaRejection {
 impl From<&QuotaRejection> for Rejection {
     fn from(reason: &QuotaRejection) -> Self {
         let rejection = match reason {
-            QuotaRejection::Exhausted { status, .. } => exhausted(status),
-            QuotaRejection::Elsewhere { .. } | QuotaRejection::TooManyInFlight => {
-                catalog::RATE_LIMIT_EXCEEDED.rejection()
+            QuotaRejection::Exhausted { status, .. } => {
+                exhausted(status).policy(status.quota.name())
+            }
+            QuotaRejection::Elsewhere { status, .. } => {
+                catalog::RATE_LIMIT_EXCEEDED.rejection().policy(status.quota.name())
+            }
+            QuotaRejection::TooManyInFlight => {
+                catalog::RATE_LIMIT_EXCEEDED.rejection().policy("in_flight")
             }
             QuotaRejection::Store(error) => Rejection::from(error),
             QuotaRejection::NoSubject => catalog::QUOTA_SUBJECT_MISSING.rejection(),

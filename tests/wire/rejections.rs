@@ -37,10 +37,12 @@ struct Row {
     /// Whether it says `x-should-retry: false`.
     is_final: bool,
     retry_after: &'static str,
+    /// The name of the limit that it is for.
+    policy: Option<&'static str>,
 }
 
 const fn row(name: &'static str, status: u16, kind: &'static str, code: &'static str) -> Row {
-    Row { name, status, kind, code, is_final: true, retry_after: "" }
+    Row { name, status, kind, code, is_final: true, retry_after: "", policy: None }
 }
 
 impl Row {
@@ -48,6 +50,11 @@ impl Row {
     const fn passes(mut self, retry_after: &'static str) -> Self {
         self.is_final = false;
         self.retry_after = retry_after;
+        self
+    }
+
+    const fn policy(mut self, policy: &'static str) -> Self {
+        self.policy = Some(policy);
         self
     }
 
@@ -140,7 +147,7 @@ fn check(way: &str, row: &Row, response: &CollectedResponse, method: &Method, an
     assert!(message.as_str().is_some_and(|message| message.len() > 9), "{way}: {response:?}");
     let text = response.text();
     assert!(!text.contains("between-us") && !text.contains("sk-sponsor"), "{way}: {response:?}");
-    let expected = match anthropic {
+    let mut expected = match anthropic {
         false => json!({"error": {
             "message": null, "type": row.kind, "param": null, "code": row.code,
         }}),
@@ -152,6 +159,9 @@ fn check(way: &str, row: &Row, response: &CollectedResponse, method: &Method, an
             "request_id": id,
         }),
     };
+    if let Some(policy) = row.policy {
+        expected["error"]["policy"] = json!(policy);
+    }
     assert_eq!(object, expected, "{way}");
 }
 
@@ -204,7 +214,7 @@ async fn quota_codes_are_sent_over_http1_and_http2() {
         let admitted = Client::http1().post_as(&key, &gateway.url(path), &json!({})).await;
         assert_eq!(admitted.status, 200);
         let used_up = row("the day is used up", status, "insufficient_quota", "insufficient_quota");
-        Provoked::of(&gateway, path, &key).is(used_up).await;
+        Provoked::of(&gateway, path, &key).is(used_up.policy("daily")).await;
         let rejected = Client::http1().post_as(&key, &gateway.url(path), &json!({})).await;
         assert_eq!(rejected.header("x-ratelimit-remaining-requests"), "0");
         assert!(rejected.text().contains("It resets at "), "{rejected:?}");
@@ -224,7 +234,7 @@ async fn concurrency_codes_are_sent_over_http1_and_http2() {
     running.spawn(async move { Client::http1().post_as(&holder, &url, &json!({})).await });
     upstream.reached_by(1).await;
     let limited = row("too many at once", 429, "rate_limit_error", "rate_limit_exceeded");
-    Provoked::of(&gateway, path, &key).is(limited.passes("1")).await;
+    Provoked::of(&gateway, path, &key).is(limited.passes("1").policy("in_flight")).await;
     upstream.release(1);
     assert_eq!(running.join_next().await.unwrap().unwrap().status, 200);
 }
