@@ -22,7 +22,13 @@ macro_rules! inner_accessors {
 }
 
 /// The functions of `Body` for a pinned body type that only wraps its field `inner`.
-#[cfg(any(feature = "auth", feature = "openai", feature = "proxy", feature = "usage"))]
+#[cfg(any(
+    feature = "auth",
+    feature = "openai",
+    feature = "proxy",
+    feature = "quota",
+    feature = "usage"
+))]
 macro_rules! delegate_body {
     () => {
         fn poll_frame(
@@ -44,7 +50,7 @@ macro_rules! delegate_body {
 
 /// Declares the body of a middleware: an opaque wrapper of another body with the same data, errors, frames
 /// and size hint.
-#[cfg(any(feature = "auth", feature = "openai", feature = "usage"))]
+#[cfg(any(feature = "auth", feature = "openai", feature = "quota", feature = "usage"))]
 macro_rules! opaque_body {
     ($(#[$doc:meta])* pub struct $name:ident<B>($inner:ty) $(where $data:ty: $bound:path)?;) => {
         pin_project_lite::pin_project! {

@@ -51,7 +51,7 @@ use tower_quota::{
     auth::TrialKeyAuthLayer,
     openai::{OpenAiErrors, OpenAiRateHeaders, OpenAiUsage, stream_usage::StreamUsageLayer},
     proxy::{CredentialCooldown, UpstreamCredential},
-    quota::DailyQuotaLayer,
+    quota::{DailyQuotaLayer, InFlightLimitLayer},
     server::{self, Limits, Shutdown},
     usage::{UsageRecorderLayer, usage_service},
 };
@@ -205,10 +205,9 @@ async fn run(
             }
             None => (admin, claim),
         };
-        let quota = DailyQuotaLayer::new(store.clone())
-            .max_in_flight(settings.max_in_flight_per_key)
-            .headers(OpenAiRateHeaders)
-            .reject(errors);
+        let in_flight =
+            InFlightLimitLayer::new(settings.max_in_flight_per_key).reject(errors.clone());
+        let quota = DailyQuotaLayer::new(store.clone()).headers(OpenAiRateHeaders).reject(errors);
         let stream_usage = match settings.stream_usage {
             true => StreamUsageLayer::new(),
             false => StreamUsageLayer::new().applies_to(|_| false),
@@ -222,6 +221,8 @@ async fn run(
                 // Outside of auth, so that its rejections are recorded, too.
                 .layer(UsageRecorderLayer::new(store.clone()).format(OpenAiUsage).watch_requests())
                 .layer(auth.clone())
+                // Outside of the quota, so that what it rejects costs nothing.
+                .layer(in_flight)
                 .layer(quota)
                 .layer(include_usage)
                 .service(upstream.proxy()?),

@@ -151,8 +151,8 @@ catalog! {
             "This key's record is misconfigured; please ask the person who gave you the key to correct it.";
         INSUFFICIENT_QUOTA: TOO_MANY_REQUESTS, INSUFFICIENT, "insufficient_quota", FINAL,
             "Today's quota of {limit} requests is used up. It resets at {resets_at}.";
-        RATE_LIMIT_EXCEEDED: TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded", retry_after(1),
-            "Too many requests of this key are in flight; wait for one to end.";
+        RATE_LIMIT_EXCEEDED: TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded", RETRY,
+            "Too many requests; please try again in a moment.";
         QUOTA_SUBJECT_MISSING: INTERNAL_SERVER_ERROR, SERVER, "quota_subject_missing", FINAL,
             "The server does not know whose quota this request counts on.";
         STORE_UNAVAILABLE: SERVICE_UNAVAILABLE, SERVER, "store_unavailable", retry_after(1),

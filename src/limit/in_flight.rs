@@ -1,15 +1,12 @@
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
 use dashmap::{DashMap, Entry};
 
 use crate::key::KeyId;
 
-/// Limits how many requests of each subject are in flight.
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    max: NonZeroU32,
-    counts: DashMap<KeyId, u32>,
-}
+/// Counts how many requests of each subject are in flight.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight(DashMap<KeyId, u64>);
 
 /// Counts one request as in flight until it is dropped.
 #[derive(Debug)]
@@ -19,24 +16,20 @@ pub(crate) struct InFlightGuard {
 }
 
 impl InFlight {
-    pub(crate) fn new(max: NonZeroU32) -> Self {
-        Self { max, counts: DashMap::new() }
-    }
-
-    /// Counts one more request of the subject, or returns `None` if the maximum is in flight.
-    pub(crate) fn enter(self: &Arc<Self>, id: &KeyId) -> Option<InFlightGuard> {
-        let mut count = self.counts.entry(id.clone()).or_default();
-        if *count >= self.max.get() {
-            return None;
+    /// Counts one more request of the subject, or returns `None` if `max` of them are in flight.
+    pub(crate) fn enter(self: &Arc<Self>, id: KeyId, max: u64) -> Option<InFlightGuard> {
+        match self.0.entry(id.clone()) {
+            Entry::Occupied(mut count) if *count.get() < max => *count.get_mut() += 1,
+            Entry::Vacant(subject) if max > 0 => drop(subject.insert(1)),
+            Entry::Occupied(_) | Entry::Vacant(_) => return None,
         }
-        *count += 1;
-        Some(InFlightGuard { in_flight: self.clone(), id: id.clone() })
+        Some(InFlightGuard { in_flight: self.clone(), id })
     }
 }
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.in_flight.counts.entry(self.id.clone()) {
+        if let Entry::Occupied(mut count) = self.in_flight.0.entry(self.id.clone()) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();

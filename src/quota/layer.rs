@@ -1,4 +1,4 @@
-use std::{fmt, future::Future, num::NonZeroU32, slice, sync::Arc, time::SystemTime};
+use std::{fmt, future::Future, slice, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http::{Response, request};
@@ -8,7 +8,6 @@ use super::{ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuota, QuotaReje
 use crate::{
     clock::{Clock, SystemClock},
     error::{ProblemJson, Reject, RejectedRequest, Rejection, StoreError, catalog},
-    limit::InFlight,
     metrics::{Counter, names},
     request::RequestContext,
     store::{
@@ -32,12 +31,11 @@ pub struct DailyQuotaLayer {
     pub(super) is_shadow: bool,
     reject: Arc<dyn Reject>,
     commit: CommitPoint,
-    pub(super) in_flight: Option<Arc<InFlight>>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
 /// A function of a request's head.
-type FromRequest<T> = Arc<dyn Fn(&request::Parts) -> T + Send + Sync>;
+pub(super) type FromRequest<T> = Arc<dyn Fn(&request::Parts) -> T + Send + Sync>;
 
 /// Where the subject of a request comes from.
 #[derive(Clone)]
@@ -78,7 +76,6 @@ impl DailyQuotaLayer {
             is_shadow: false,
             reject: Arc::new(ProblemJson),
             commit: CommitPoint::BeforeResponse,
-            in_flight: None,
             clock: Arc::new(SystemClock),
         }
     }
@@ -251,13 +248,6 @@ impl DailyQuotaLayer {
         Self { reject: Arc::new(reject), ..self }
     }
 
-    /// Sets the maximum number of requests of one subject in flight. `None`, the default, means no
-    /// maximum.
-    #[must_use]
-    pub fn max_in_flight(self, max: impl Into<Option<NonZeroU32>>) -> Self {
-        Self { in_flight: max.into().map(|max| Arc::new(InFlight::new(max))), ..self }
-    }
-
     /// Sets when a reservation must be durable. [`CommitPoint::BeforeResponse`] by default.
     #[must_use]
     pub fn commit(self, commit: CommitPoint) -> Self {
@@ -330,9 +320,7 @@ impl DailyQuotaLayer {
                      after it with Router::layer"
                 );
             }
-            QuotaRejection::Exhausted { .. }
-            | QuotaRejection::Elsewhere { .. }
-            | QuotaRejection::TooManyInFlight => {}
+            QuotaRejection::Exhausted { .. } | QuotaRejection::Elsewhere { .. } => {}
         }
         let reason = rejection;
         let mut rejection = Rejection::from(reason);
@@ -365,9 +353,7 @@ pub(super) fn note_shadow_rejection(quota: Quota, rejection: &QuotaRejection) {
         QuotaRejection::NoSubject => {
             tracing::warn!(quota, "request has no quota subject: passing it uncounted");
         }
-        QuotaRejection::Exhausted { .. }
-        | QuotaRejection::Elsewhere { .. }
-        | QuotaRejection::TooManyInFlight => {
+        QuotaRejection::Exhausted { .. } | QuotaRejection::Elsewhere { .. } => {
             tracing::info!(quota, reason = %rejection, "request would be rejected: passing it");
         }
     }

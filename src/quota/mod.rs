@@ -1,14 +1,20 @@
-//! Middleware that gives each subject an exact number of requests a day.
+//! Middleware that limits the requests of each subject: of a key, a tenant or an address.
 //!
-//! # Rules
+//! | layer | limits | counts in |
+//! |---|---|---|
+//! | [`DailyQuotaLayer`] | requests or other units a day, or a month | a store |
+//! | [`InFlightLimitLayer`] | requests in flight | the memory of the process |
+//!
+//! The rules of the limit are with it. A rejection has the name of its limit as
+//! [`policy`](crate::error::Rejection::policy): `daily` or the name of another quota, `in_flight`.
+//!
+//! # Rules of the quota
 //!
 //! - One unit is reserved before the inner service is called. Of N concurrent requests with R units
 //!   left exactly min(N, R) reach it; the others are rejected with 429.
 //! - The inner service is called at once, but its response head is held until the reservation is
 //!   durable ([`CommitPoint`]), so that no request that got a response is ever lost.
 //! - While the store fails, requests are rejected with 503: nothing is served uncounted.
-//! - [`DailyQuotaLayer::max_in_flight`] also limits how many requests of one subject are in flight,
-//!   until their bodies have ended; further ones are rejected with 429 and cost nothing.
 //! - A unit is refunded only where the [`ChargePolicy`] says so, and only to the day that it was
 //!   reserved on.
 //! - Days are those of the store's calendar. A [quota](DailyQuotaLayer::quota) of its own may be counted by another
@@ -28,7 +34,8 @@
 //!
 //! # Order
 //!
-//! The layer that identifies the subject is outside of the quota. In a `ServiceBuilder` that is the one before it; each
+//! The layer that identifies the subject is outside of the quota and of the limits. A limit is best outside of the quota,
+//! as what it rejects has not reserved a unit then. Outside in a `ServiceBuilder` is what comes before; each
 //! `layer` of an axum `Router` is outside of those before it, so that it comes after. Use `Router::route_layer`:
 //! `Router::layer` also stands around the fallback, and a 404 of the router costs a unit. A 405 costs one with
 //! both, and none with `MethodRouter::route_layer`. For scripts of other origins, `CorsLayer::expose_headers` names
@@ -71,7 +78,9 @@
 
 mod body;
 mod future;
+mod in_flight;
 mod layer;
+mod limit;
 mod policy;
 mod rejection;
 mod request_reservation;
@@ -81,10 +90,11 @@ mod units;
 
 pub use body::ResponseBody;
 pub use future::ResponseFuture;
+pub use in_flight::{InFlightLimit, InFlightLimitBody, InFlightLimitFuture, InFlightLimitLayer};
 pub use layer::DailyQuotaLayer;
 pub use policy::{
     ChargeDecision, ChargePolicy, ChargeUnlessUndone, CommitPoint, InnerError, ResponseEnd, Subject,
 };
-pub use rejection::QuotaRejection;
+pub use rejection::{LimitRejection, QuotaRejection};
 pub use request_reservation::RequestReservation;
 pub use service::DailyQuota;

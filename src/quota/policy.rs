@@ -21,7 +21,7 @@ pub enum CommitPoint {
     BeforeForward,
 }
 
-/// Whose quota a request counts on.
+/// Whose quota or limit a request counts on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Subject {

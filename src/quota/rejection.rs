@@ -1,11 +1,13 @@
-use std::{error::Error, fmt, time::SystemTime};
+use std::{borrow::Cow, error::Error, fmt, time::SystemTime};
+
+use http::{HeaderValue, header};
 
 use crate::{
     error::{Rejection, StoreError, catalog},
     store::{Quota, QuotaStatus},
 };
 
-/// Why a request was rejected.
+/// Why a [`DailyQuota`](super::DailyQuota) has rejected a request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum QuotaRejection {
@@ -24,8 +26,6 @@ pub enum QuotaRejection {
         /// The time at which the request was received.
         at: SystemTime,
     },
-    /// The maximum number of requests of this subject is in flight.
-    TooManyInFlight,
     /// The store could not count the request.
     Store(StoreError),
     /// The request has no subject: the layer that would identify it is missing outside this one.
@@ -37,7 +37,6 @@ impl fmt::Display for QuotaRejection {
         f.write_str(match self {
             Self::Exhausted { .. } => "quota exhausted",
             Self::Elsewhere { .. } => "other nodes hold what is left of the quota",
-            Self::TooManyInFlight => "too many requests in flight",
             Self::Store(_) => "quota store failed",
             Self::NoSubject => "no quota subject",
         })
@@ -48,10 +47,7 @@ impl Error for QuotaRejection {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Store(error) => Some(error),
-            Self::Exhausted { .. }
-            | Self::Elsewhere { .. }
-            | Self::TooManyInFlight
-            | Self::NoSubject => None,
+            Self::Exhausted { .. } | Self::Elsewhere { .. } | Self::NoSubject => None,
         }
     }
 }
@@ -63,15 +59,57 @@ impl From<&QuotaRejection> for Rejection {
                 exhausted(status).policy(status.quota.name())
             }
             QuotaRejection::Elsewhere { status, .. } => {
-                catalog::RATE_LIMIT_EXCEEDED.rejection().policy(status.quota.name())
-            }
-            QuotaRejection::TooManyInFlight => {
-                catalog::RATE_LIMIT_EXCEEDED.rejection().policy("in_flight")
+                let rejection = catalog::RATE_LIMIT_EXCEEDED.rejection();
+                let retry_after = HeaderValue::from_static("1");
+                rejection.header(header::RETRY_AFTER, retry_after).policy(status.quota.name())
             }
             QuotaRejection::Store(error) => Rejection::from(error),
             QuotaRejection::NoSubject => catalog::QUOTA_SUBJECT_MISSING.rejection(),
         };
         rejection.with_reason(reason.clone())
+    }
+}
+
+/// Why an [`InFlightLimit`](super::InFlightLimit) has rejected a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LimitRejection {
+    /// The maximum number of requests of the subject is in flight.
+    TooManyInFlight {
+        /// The maximum.
+        max: u64,
+    },
+    /// The request has no subject: the layer that would identify it is missing outside this one.
+    NoSubject,
+}
+
+impl fmt::Display for LimitRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooManyInFlight { .. } => "too many requests in flight",
+            Self::NoSubject => "no subject of the limit",
+        })
+    }
+}
+
+impl Error for LimitRejection {}
+
+impl LimitRejection {
+    /// Returns the rejection by the limit with this name.
+    pub(super) fn by(self, name: Cow<'static, str>) -> Rejection {
+        let (message, retry_after) = match self {
+            Self::TooManyInFlight { max } => {
+                (format!("At most {max} requests may be in flight; wait for one to end."), 1)
+            }
+            Self::NoSubject => {
+                return catalog::QUOTA_SUBJECT_MISSING.rejection().with_reason(self);
+            }
+        };
+        catalog::RATE_LIMIT_EXCEEDED
+            .with_message(message)
+            .header(header::RETRY_AFTER, retry_after.into())
+            .policy(name)
+            .with_reason(self)
     }
 }
 

@@ -19,7 +19,6 @@ use crate::{
     body::{BodyEnd, EndDetector},
     error::{Rejected, StoreError, catalog},
     key::Limit,
-    limit::InFlightGuard,
     request::{QuotaEntry, RequestContext, Visibility},
     store::{
         Admission, Demand, QuotaStatus, Refund, Reservation, ReserveOutcome, StoreFuture,
@@ -44,16 +43,6 @@ impl DailyQuotaLayer {
             }
         };
         context.note_subject(&subject.id);
-        let in_flight = match &self.in_flight {
-            Some(in_flight) => {
-                let guard = in_flight.enter(&subject.id);
-                if guard.is_none() {
-                    self.unless_shadow(QuotaRejection::TooManyInFlight)?;
-                }
-                guard
-            }
-            None => None,
-        };
         let limit = subject.limit;
         let demand =
             Demand::new(subject.id, if self.is_shadow { Limit::Unlimited } else { limit }, at)
@@ -67,7 +56,7 @@ impl DailyQuotaLayer {
                 .map(|status| ReserveOutcome::Admitted { reservation: Box::new(NoUnits), status }),
             _ => self.store.reserve(&demand),
         };
-        let claim = Claim { context, demand, limit, in_flight };
+        let claim = Claim { context, demand, limit };
         match outcome.take_ready() {
             Some(outcome) => claim.hold(self, outcome).map(Reserving::Decided),
             None => {
@@ -123,7 +112,6 @@ struct Claim {
     demand: Demand,
     /// Limit of the subject, which a shadow quota does not demand.
     limit: Limit,
-    in_flight: Option<InFlightGuard>,
 }
 
 impl PendingReservation {
@@ -150,7 +138,7 @@ impl Claim {
         layer: &DailyQuotaLayer,
         outcome: Result<ReserveOutcome, StoreError>,
     ) -> Result<Option<Box<HeldReservation>>, QuotaRejection> {
-        let Self { context, demand, limit, in_flight } = self;
+        let Self { context, demand, limit } = self;
         let (at, amount) = (demand.at, demand.amount);
         let visibility =
             Visibility { is_shown: layer.rate_headers().is_some(), is_shadow: layer.is_shadow };
@@ -172,7 +160,6 @@ impl Claim {
                     entry: context.note_reserved(entry),
                     context,
                     at,
-                    _in_flight: in_flight,
                 })))
             }
             Ok(ReserveOutcome::Exhausted(status)) => {
@@ -201,7 +188,6 @@ pub(super) struct HeldReservation {
     /// Index of the quota's entry in the context.
     entry: usize,
     at: SystemTime,
-    _in_flight: Option<InFlightGuard>,
 }
 
 /// Change of the units that are charged.

@@ -20,7 +20,7 @@ use tower_quota::{
     error::reject_fn,
     key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::{AnthropicErrorsLayer, OpenAiUsage, stream_usage::StreamUsageLayer},
-    quota::{CommitPoint, DailyQuotaLayer},
+    quota::{CommitPoint, DailyQuotaLayer, InFlightLimitLayer},
     request::RequestContext,
     store::{QuotaSubject, RequestOutcome, UsageEvent, UsageSink, memory::MemoryStore},
     usage::{DrainLayer, DrainLimits, RequestBody, UsageRecorderLayer},
@@ -136,6 +136,39 @@ async fn quota_without_a_subject_serves_nothing() {
     let response = service.oneshot(request()).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(probe.calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn the_limits_count_on_the_key_of_the_request() {
+    let probe = ReadinessProbe::default();
+    let service = ServiceBuilder::new()
+        .layer(TrialKeyAuthLayer::new(store(0)))
+        .layer(InFlightLimitLayer::new(Limit::Units(1)))
+        .service(probe.clone());
+    let first = service.clone().oneshot(request()).await.unwrap();
+    for (policy, rejected) in [("in_flight", 429)] {
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(response.status(), rejected);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(body.ends_with(&format!(r#""policy":"{policy}"}}"#)), "{body}");
+    }
+    assert_eq!((first.status().as_u16(), probe.calls.load(Ordering::SeqCst)), (200, 1));
+}
+
+#[tokio::test]
+async fn limits_without_a_subject_serve_nothing_unless_they_limit_nothing() {
+    async fn status<L, B>(layer: L) -> u16
+    where
+        L: Layer<ReadinessProbe>,
+        L::Service: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
+    {
+        let Ok(response) = layer.layer(ReadinessProbe::default()).oneshot(request()).await;
+        response.status().as_u16()
+    }
+    for (limit, expected) in [(Limit::Units(5), 500), (Limit::Unlimited, 200)] {
+        assert_eq!(status(InFlightLimitLayer::new(limit)).await, expected);
+    }
 }
 
 #[tokio::test]
@@ -355,6 +388,7 @@ async fn a_layer_that_makes_empty_responses_fits_around_each() {
     }
     preflight(TrialKeyAuthLayer::new(store(5))).await;
     preflight(DailyQuotaLayer::new(store(5))).await;
+    preflight(InFlightLimitLayer::new(Limit::Units(1))).await;
     preflight(UsageRecorderLayer::new(Events::default())).await;
     preflight(DrainLayer::new(DrainLimits::new())).await;
     preflight(StreamUsageLayer::new().split().0).await;
@@ -375,4 +409,6 @@ async fn a_response_body_is_sync_where_the_inner_one_is() {
     check(TrialKeyAuthLayer::new(store(5))).await;
     let subject = |_: &Parts| Some(QuotaSubject::new(KeyId::from("alice"), Limit::Unlimited));
     check(DailyQuotaLayer::new(store(5)).subject(subject)).await;
+    let subject = |_: &Parts| Some(QuotaSubject::new(KeyId::from("alice"), Limit::Units(1)));
+    check(InFlightLimitLayer::new(Limit::Unlimited).subject(subject)).await;
 }

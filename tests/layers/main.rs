@@ -9,5 +9,7 @@ mod axum_app;
 mod cached_get;
 mod custom_store;
 mod custom_upstream;
+mod in_flight;
+mod policies;
 mod shadow_metric;
 mod stream_usage;

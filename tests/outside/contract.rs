@@ -15,11 +15,12 @@ use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceExt};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
+    key::Limit,
     openai::{
         AnthropicErrorsLayer,
         stream_usage::{BufferedBody, StreamUsageLayer},
     },
-    quota::DailyQuotaLayer,
+    quota::{DailyQuotaLayer, InFlightLimitLayer},
     store::memory::MemoryStore,
     usage::{DrainLayer, DrainLimits, RequestBody, UsageRecorderLayer},
 };
@@ -248,6 +249,7 @@ fn all_is_send_sync_and_static_where_the_inner_service_is() {
 
     layer(TrialKeyAuthLayer::new(MemoryStore::new()));
     layer(DailyQuotaLayer::new(MemoryStore::new()));
+    layer(InFlightLimitLayer::new(Limit::Unlimited));
     layer(UsageRecorderLayer::new(Events::default()));
     layer(UsageRecorderLayer::new(Events::default()).watch_requests());
     layer(StreamUsageLayer::new());

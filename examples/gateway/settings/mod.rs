@@ -25,7 +25,8 @@ use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use tower_http::cors::AllowOrigin;
 use tower_quota::{
-    admin::AdminTokens, proxy::UpstreamBase, store::sqlite::Durability, usage::DrainLayer,
+    admin::AdminTokens, key::Limit, proxy::UpstreamBase, store::sqlite::Durability,
+    usage::DrainLayer,
 };
 
 pub(crate) use database::{Database, DatabaseSettings};
@@ -103,7 +104,7 @@ pub(crate) struct Settings {
     pub(crate) on_client_gone: DrainLayer,
     /// Maximum number of requests in flight per key; 0 is unlimited
     #[arg(long, env = "MAX_IN_FLIGHT_PER_KEY", value_name = "NUMBER", default_value = "0", value_parser = shown(values::max_in_flight))]
-    pub(crate) max_in_flight_per_key: values::MaxInFlight,
+    pub(crate) max_in_flight_per_key: Limit,
     /// Maximum size of a request body, such as 32MiB
     #[arg(long, env = "MAX_BODY_BYTES", value_name = "SIZE", default_value = "32MiB", value_parser = shown(values::size))]
     pub(crate) max_body_bytes: usize,

@@ -3,7 +3,7 @@
 use std::{
     fmt, fs,
     net::IpAddr,
-    num::{NonZeroU32, NonZeroUsize},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -33,7 +33,6 @@ use crate::open_files;
 // Aliases, as clap reads a field of a type `Vec` or `Option` in its own way.
 pub(crate) type Networks = Vec<IpNet>;
 pub(crate) type Authorities = Vec<CertificateDer<'static>>;
-pub(crate) type MaxInFlight = Option<NonZeroU32>;
 
 type Value<T> = Result<T, String>;
 
@@ -240,10 +239,10 @@ pub(super) fn exhausted_status(text: &str) -> Value<StatusCode> {
     one_of([("429", StatusCode::TOO_MANY_REQUESTS), ("402", StatusCode::PAYMENT_REQUIRED)], text)
 }
 
-pub(super) fn max_in_flight(text: &str) -> Value<MaxInFlight> {
+pub(super) fn max_in_flight(text: &str) -> Value<Limit> {
     number(text)
-        .and_then(|number| u32::try_from(number).ok())
-        .map(NonZeroU32::new)
+        .filter(|number| *number <= u32::MAX.into())
+        .map(|number| if number == 0 { Limit::Unlimited } else { Limit::Units(number) })
         .ok_or_else(|| "expected a number from 0 (any) to 4294967295".to_owned())
 }
 

@@ -5,7 +5,6 @@ use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
     mem,
-    num::NonZeroU32,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -16,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request, response::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::BoxBody};
 use tokio::{sync::Semaphore, task::yield_now};
@@ -30,7 +29,9 @@ use tower_quota::{
     error::StoreError,
     key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::{AnthropicErrorsLayer, stream_usage::StreamUsageLayer},
-    quota::{ChargeDecision, ChargePolicy, CommitPoint, DailyQuotaLayer, ResponseEnd},
+    quota::{
+        ChargeDecision, ChargePolicy, CommitPoint, DailyQuotaLayer, InFlightLimitLayer, ResponseEnd,
+    },
     store::{
         Demand, KeyStore, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation,
         ReserveOutcome, StoreFuture, memory::MemoryStore,
@@ -84,12 +85,7 @@ pub(super) const ROWS: &[Row] = &[
         counts: true,
         ..PLAIN
     },
-    Row {
-        name: "DailyQuota with one request in flight",
-        wrap: |scene| scene.wrap(scene.quota().max_in_flight(NonZeroU32::MIN)),
-        counts: true,
-        ..PLAIN
-    },
+    Row { name: "InFlightLimit", wrap: |scene| scene.wrap(in_flight()), ..PLAIN },
     Row {
         name: "UsageRecorder",
         wrap: |scene| scene.wrap(scene.recorder()),
@@ -123,6 +119,7 @@ pub(super) const ROWS: &[Row] = &[
                 .layer(AnthropicErrorsLayer::new())
                 .layer(scene.auth())
                 .layer(scene.recorder().watch_requests())
+                .layer(in_flight())
                 .layer(scene.quota())
                 .layer(StreamUsageLayer::new());
             scene.wrap(layers)
@@ -135,6 +132,17 @@ pub(super) const ROWS: &[Row] = &[
 
 fn subject() -> QuotaSubject {
     QuotaSubject::new(KeyId::from("alice"), Limit::Units(LIMIT))
+}
+
+/// Admits one request at a time.
+fn in_flight() -> InFlightLimitLayer {
+    InFlightLimitLayer::new(Limit::Unlimited).subject(|request| limited(request, 1))
+}
+
+/// Returns the subject with this limit, or with one that admits nothing.
+fn limited(request: &request::Parts, limit: u64) -> QuotaSubject {
+    let limit = if request.headers.contains_key("x-rejected") { 0 } else { limit };
+    QuotaSubject::new(KeyId::from("alice"), Limit::Units(limit))
 }
 
 /// Kinds of scenes: their store responds at once or not, and their inner service supports the option that
