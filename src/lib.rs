@@ -84,7 +84,7 @@
 //! | module | provides |
 //! |---|---|
 //! | [`auth`] | `TrialKeyAuthLayer`: passes only requests with an issued key |
-//! | [`quota`] | `DailyQuotaLayer`: an exact number of requests a day for each key, tenant or address; `InFlightLimitLayer`: of requests in flight |
+//! | [`quota`] | `DailyQuotaLayer`: an exact number of requests a day for each key, tenant or address; `RateLimitLayer` and `InFlightLimitLayer`: of requests a minute, and in flight |
 //! | [`usage`] | `UsageRecorderLayer`: one event for each request, when its body has ended; the key holder's report |
 //! | [`proxy`] | `UpstreamProxyService`: forwards to one upstream and streams the response back |
 //! | [`admin`] | `admin_service()`: issues and changes keys; reports, audit trail, web page |
@@ -113,7 +113,7 @@
 //! |---|---|
 //! | `CorsLayer`, then auth | preflights need no key, and rejections can be read by browsers |
 //! | auth, then quota | the quota counts on the key. The other way around it has no subject and responds 500 |
-//! | auth, limits, quota | what an [`InFlightLimitLayer`](quota::InFlightLimitLayer) rejects has not reserved a unit |
+//! | auth, limits, quota | what a [`RateLimitLayer`](quota::RateLimitLayer) or an [`InFlightLimitLayer`](quota::InFlightLimitLayer) rejects has not reserved a unit |
 //! | usage, auth, quota | events of all requests, also of rejected ones |
 //! | auth, usage, quota | events of requests with a valid key |
 //! | auth, quota, usage | events of admitted requests |

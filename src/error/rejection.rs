@@ -116,7 +116,7 @@ impl Rejection {
     /// |---|---|
     /// | `TrialKeyAuthLayer` | `auth::AuthRejection` |
     /// | `DailyQuotaLayer` | `quota::QuotaRejection` |
-    /// | `InFlightLimitLayer` | `quota::LimitRejection` |
+    /// | `InFlightLimitLayer`, `RateLimitLayer` | `quota::LimitRejection` |
     /// | `UpstreamProxyService`, if the upstream gave no response to forward | [`UpstreamFault`](super::UpstreamFault) |
     /// | a service, because its store failed | [`StoreError`](super::StoreError) |
     pub fn reason<T: Any>(&self) -> Option<&T> {

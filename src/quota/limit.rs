@@ -1,4 +1,5 @@
-//! What the limits that need no store have in common.
+//! What [`InFlightLimitLayer`](super::InFlightLimitLayer) and [`RateLimitLayer`](super::RateLimitLayer) have in
+//! common.
 
 use std::{borrow::Cow, sync::Arc};
 

@@ -3,10 +3,11 @@
 //! | layer | limits | counts in |
 //! |---|---|---|
 //! | [`DailyQuotaLayer`] | requests or other units a day, or a month | a store |
+//! | [`RateLimitLayer`] | requests a minute, or in another period | the memory of the process |
 //! | [`InFlightLimitLayer`] | requests in flight | the memory of the process |
 //!
-//! The rules of the limit are with it. A rejection has the name of its limit as
-//! [`policy`](crate::error::Rejection::policy): `daily` or the name of another quota, `in_flight`.
+//! The rules of the two that need no store are with them. A rejection has the name of its limit as
+//! [`policy`](crate::error::Rejection::policy): `daily` or the name of another quota, `minute`, `in_flight`.
 //!
 //! # Rules of the quota
 //!
@@ -82,6 +83,7 @@ mod in_flight;
 mod layer;
 mod limit;
 mod policy;
+mod rate;
 mod rejection;
 mod request_reservation;
 mod reservation;
@@ -95,6 +97,7 @@ pub use layer::DailyQuotaLayer;
 pub use policy::{
     ChargeDecision, ChargePolicy, ChargeUnlessUndone, CommitPoint, InnerError, ResponseEnd, Subject,
 };
+pub use rate::{RateLimit, RateLimitBody, RateLimitFuture, RateLimitLayer};
 pub use rejection::{LimitRejection, QuotaRejection};
 pub use request_reservation::RequestReservation;
 pub use service::DailyQuota;

@@ -1,4 +1,9 @@
-use std::{borrow::Cow, error::Error, fmt, time::SystemTime};
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderValue, header};
 
@@ -70,7 +75,7 @@ impl From<&QuotaRejection> for Rejection {
     }
 }
 
-/// Why an [`InFlightLimit`](super::InFlightLimit) has rejected a request.
+/// Why an [`InFlightLimit`](super::InFlightLimit) or a [`RateLimit`](super::RateLimit) has rejected a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitRejection {
@@ -78,6 +83,15 @@ pub enum LimitRejection {
     TooManyInFlight {
         /// The maximum.
         max: u64,
+    },
+    /// The requests of the subject come too fast.
+    TooFast {
+        /// Maximum number of requests per period.
+        limit: u64,
+        /// The period.
+        period: Duration,
+        /// Time after which a request is admitted, if no other one comes before.
+        retry_after: Duration,
     },
     /// The request has no subject: the layer that would identify it is missing outside this one.
     NoSubject,
@@ -87,6 +101,7 @@ impl fmt::Display for LimitRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TooManyInFlight { .. } => "too many requests in flight",
+            Self::TooFast { .. } => "requests come too fast",
             Self::NoSubject => "no subject of the limit",
         })
     }
@@ -100,6 +115,14 @@ impl LimitRejection {
         let (message, retry_after) = match self {
             Self::TooManyInFlight { max } => {
                 (format!("At most {max} requests may be in flight; wait for one to end."), 1)
+            }
+            Self::TooFast { limit, period, retry_after } => {
+                let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1) as u64;
+                let period = period.as_secs_f64();
+                let message = format!(
+                    "Too many requests, at most {limit} in {period} seconds; try again in {seconds}."
+                );
+                (message, seconds)
             }
             Self::NoSubject => {
                 return catalog::QUOTA_SUBJECT_MISSING.rejection().with_reason(self);

@@ -20,7 +20,7 @@ use tower_quota::{
     error::reject_fn,
     key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::{AnthropicErrorsLayer, OpenAiUsage, stream_usage::StreamUsageLayer},
-    quota::{CommitPoint, DailyQuotaLayer, InFlightLimitLayer},
+    quota::{CommitPoint, DailyQuotaLayer, InFlightLimitLayer, RateLimitLayer},
     request::RequestContext,
     store::{QuotaSubject, RequestOutcome, UsageEvent, UsageSink, memory::MemoryStore},
     usage::{DrainLayer, DrainLimits, RequestBody, UsageRecorderLayer},
@@ -143,10 +143,11 @@ async fn the_limits_count_on_the_key_of_the_request() {
     let probe = ReadinessProbe::default();
     let service = ServiceBuilder::new()
         .layer(TrialKeyAuthLayer::new(store(0)))
+        .layer(RateLimitLayer::per_minute(Limit::Units(2)))
         .layer(InFlightLimitLayer::new(Limit::Units(1)))
         .service(probe.clone());
     let first = service.clone().oneshot(request()).await.unwrap();
-    for (policy, rejected) in [("in_flight", 429)] {
+    for (policy, rejected) in [("in_flight", 429), ("minute", 429)] {
         let response = service.clone().oneshot(request()).await.unwrap();
         assert_eq!(response.status(), rejected);
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -168,6 +169,7 @@ async fn limits_without_a_subject_serve_nothing_unless_they_limit_nothing() {
     }
     for (limit, expected) in [(Limit::Units(5), 500), (Limit::Unlimited, 200)] {
         assert_eq!(status(InFlightLimitLayer::new(limit)).await, expected);
+        assert_eq!(status(RateLimitLayer::per_minute(limit)).await, expected);
     }
 }
 
@@ -389,6 +391,7 @@ async fn a_layer_that_makes_empty_responses_fits_around_each() {
     preflight(TrialKeyAuthLayer::new(store(5))).await;
     preflight(DailyQuotaLayer::new(store(5))).await;
     preflight(InFlightLimitLayer::new(Limit::Units(1))).await;
+    preflight(RateLimitLayer::per_minute(Limit::Units(1))).await;
     preflight(UsageRecorderLayer::new(Events::default())).await;
     preflight(DrainLayer::new(DrainLimits::new())).await;
     preflight(StreamUsageLayer::new().split().0).await;
@@ -411,4 +414,5 @@ async fn a_response_body_is_sync_where_the_inner_one_is() {
     check(DailyQuotaLayer::new(store(5)).subject(subject)).await;
     let subject = |_: &Parts| Some(QuotaSubject::new(KeyId::from("alice"), Limit::Units(1)));
     check(InFlightLimitLayer::new(Limit::Unlimited).subject(subject)).await;
+    check(RateLimitLayer::per_minute(Limit::Unlimited).subject(subject)).await;
 }

@@ -11,5 +11,6 @@ mod custom_store;
 mod custom_upstream;
 mod in_flight;
 mod policies;
+mod rate;
 mod shadow_metric;
 mod stream_usage;

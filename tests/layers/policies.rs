@@ -17,7 +17,7 @@ use tower_quota::{
     error::{ProblemJson, Reject},
     key::{KeyId, Limit},
     openai::{AnthropicErrorsLayer, OpenAiErrors},
-    quota::{DailyQuotaLayer, InFlightLimitLayer},
+    quota::{DailyQuotaLayer, InFlightLimitLayer, RateLimitLayer},
     store::{Quota, QuotaSubject},
 };
 
@@ -54,6 +54,7 @@ where
     let one = |_: &Parts| Some(QuotaSubject::new(KeyId::from("acme"), Limit::Units(1)));
     let quota = || DailyQuotaLayer::new(memory_store()).reject(reject);
     let in_flight = || InFlightLimitLayer::new(Limit::Units(1)).reject(reject);
+    let rate = || RateLimitLayer::per_minute(Limit::Units(1)).reject(reject);
     match policy {
         "daily" => second(quota().subject(one), is_anthropic).await,
         "exports" => {
@@ -62,8 +63,10 @@ where
         }
         "in_flight" => second(in_flight().subject(one), is_anthropic).await,
         "streams" => second(in_flight().name("streams").subject(one), is_anthropic).await,
+        "minute" => second(rate().subject(one), is_anthropic).await,
         "quota without a subject" => second(quota(), is_anthropic).await,
         "requests in flight without a subject" => second(in_flight(), is_anthropic).await,
+        "rate without a subject" => second(rate(), is_anthropic).await,
         "no key" => {
             second(TrialKeyAuthLayer::new(memory_store()).reject(reject), is_anthropic).await
         }
@@ -71,11 +74,12 @@ where
     }
 }
 
-const POLICIES: [(&str, &str, &str); 4] = [
+const POLICIES: [(&str, &str, &str); 5] = [
     ("daily", "insufficient_quota", "insufficient_quota"),
     ("exports", "insufficient_quota", "insufficient_quota"),
     ("in_flight", "rate_limit_error", "rate_limit_exceeded"),
     ("streams", "rate_limit_error", "rate_limit_exceeded"),
+    ("minute", "rate_limit_error", "rate_limit_exceeded"),
 ];
 
 #[tokio::test]
@@ -113,6 +117,7 @@ async fn other_rejections_name_no_limit() {
     for (case, expected) in [
         ("quota without a subject", 500),
         ("requests in flight without a subject", 500),
+        ("rate without a subject", 500),
         ("no key", 401),
     ] {
         let (status, object) = rejected(case, OpenAiErrors, false).await;

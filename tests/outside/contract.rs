@@ -20,7 +20,7 @@ use tower_quota::{
         AnthropicErrorsLayer,
         stream_usage::{BufferedBody, StreamUsageLayer},
     },
-    quota::{DailyQuotaLayer, InFlightLimitLayer},
+    quota::{DailyQuotaLayer, InFlightLimitLayer, RateLimitLayer},
     store::memory::MemoryStore,
     usage::{DrainLayer, DrainLimits, RequestBody, UsageRecorderLayer},
 };
@@ -250,6 +250,7 @@ fn all_is_send_sync_and_static_where_the_inner_service_is() {
     layer(TrialKeyAuthLayer::new(MemoryStore::new()));
     layer(DailyQuotaLayer::new(MemoryStore::new()));
     layer(InFlightLimitLayer::new(Limit::Unlimited));
+    layer(RateLimitLayer::per_minute(Limit::Unlimited));
     layer(UsageRecorderLayer::new(Events::default()));
     layer(UsageRecorderLayer::new(Events::default()).watch_requests());
     layer(StreamUsageLayer::new());

@@ -30,7 +30,8 @@ use tower_quota::{
     key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::{AnthropicErrorsLayer, stream_usage::StreamUsageLayer},
     quota::{
-        ChargeDecision, ChargePolicy, CommitPoint, DailyQuotaLayer, InFlightLimitLayer, ResponseEnd,
+        ChargeDecision, ChargePolicy, CommitPoint, DailyQuotaLayer, InFlightLimitLayer,
+        RateLimitLayer, ResponseEnd,
     },
     store::{
         Demand, KeyStore, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation,
@@ -86,6 +87,7 @@ pub(super) const ROWS: &[Row] = &[
         ..PLAIN
     },
     Row { name: "InFlightLimit", wrap: |scene| scene.wrap(in_flight()), ..PLAIN },
+    Row { name: "RateLimit", wrap: |scene| scene.wrap(rate()), ..PLAIN },
     Row {
         name: "UsageRecorder",
         wrap: |scene| scene.wrap(scene.recorder()),
@@ -119,6 +121,7 @@ pub(super) const ROWS: &[Row] = &[
                 .layer(AnthropicErrorsLayer::new())
                 .layer(scene.auth())
                 .layer(scene.recorder().watch_requests())
+                .layer(rate())
                 .layer(in_flight())
                 .layer(scene.quota())
                 .layer(StreamUsageLayer::new());
@@ -137,6 +140,10 @@ fn subject() -> QuotaSubject {
 /// Admits one request at a time.
 fn in_flight() -> InFlightLimitLayer {
     InFlightLimitLayer::new(Limit::Unlimited).subject(|request| limited(request, 1))
+}
+
+fn rate() -> RateLimitLayer {
+    RateLimitLayer::per_minute(Limit::Unlimited).subject(|request| limited(request, LIMIT))
 }
 
 /// Returns the subject with this limit, or with one that admits nothing.
