@@ -2,6 +2,7 @@
 
 use std::{
     hash::{Hash, Hasher},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -211,9 +212,7 @@ impl<A: Beside> PeriodCounter<A> {
         let window = demand.window(calendar);
         let mut state = self.on(window.day);
         let (count, extra) = &mut *state;
-        let used = count.used.checked_add(demand.amount);
-        let limit = demand.limit.units().unwrap_or(MAX_UNITS).min(MAX_UNITS);
-        let recorded = match used.filter(|used| *used <= limit) {
+        let recorded = match fitting(count, demand) {
             None => None,
             Some(used) => {
                 let recorded = record(count, extra)?;
@@ -304,6 +303,103 @@ impl<A: Beside> PeriodCounter<A> {
     pub(crate) fn count(&self) -> Count {
         self.lock().0
     }
+}
+
+/// Counters of the demands of one request, which are locked together.
+pub(crate) struct LockedCounters<'a, A> {
+    calendar: &'a Calendar,
+    demands: &'a [Demand],
+    /// In the order of the demands.
+    counters: Vec<LockedCounter<'a, A>>,
+}
+
+/// A counter that is locked for a demand.
+pub(crate) struct LockedCounter<'a, A> {
+    counter: &'a PeriodCounter<A>,
+    window: Window,
+    state: MutexGuard<'a, (Count, A)>,
+}
+
+impl<'a, A: Beside> LockedCounters<'a, A> {
+    /// Locks the counter of each demand in its period. Returns `None` if two demands have the same counter.
+    ///
+    /// All requests lock counters in the order of their addresses, so that no two of them wait for each other.
+    pub(crate) fn lock(
+        counters: &'a [Arc<PeriodCounter<A>>],
+        demands: &'a [Demand],
+        calendar: &'a Calendar,
+    ) -> Option<Self> {
+        let mut order: Vec<_> = counters.iter().zip(demands).enumerate().collect();
+        order.sort_unstable_by_key(|(_, (counter, _))| Arc::as_ptr(counter));
+        if order.windows(2).any(|pair| Arc::ptr_eq(pair[0].1.0, pair[1].1.0)) {
+            return None;
+        }
+        let mut locked: Vec<_> = order
+            .into_iter()
+            .map(|(index, (counter, demand))| {
+                let window = demand.window(calendar);
+                let state = counter.on(window.day);
+                (index, LockedCounter { counter: &**counter, window, state })
+            })
+            .collect();
+        locked.sort_unstable_by_key(|(index, _)| *index);
+        let counters = locked.into_iter().map(|(_, counter)| counter).collect();
+        Some(Self { calendar, demands, counters })
+    }
+
+    /// Returns each demand with its counter.
+    pub(crate) fn iter_mut(
+        &mut self,
+    ) -> impl ExactSizeIterator<Item = (&'a Demand, &mut LockedCounter<'a, A>)> {
+        self.demands.iter().zip(&mut self.counters)
+    }
+
+    /// Returns the statuses of the demands for which too few units are left.
+    #[cfg(any(feature = "memory", feature = "sqlite", test))]
+    pub(crate) fn exhausted(&self) -> Vec<QuotaStatus> {
+        let lacks = |(demand, locked): &(&Demand, &LockedCounter<'_, A>)| {
+            fitting(&locked.state.0, demand).is_none()
+        };
+        let lacking = self.demands.iter().zip(&self.counters).filter(lacks);
+        lacking.map(|(demand, locked)| locked.status(demand, self.calendar)).collect()
+    }
+
+    /// Counts the units of all demands, and returns the status of each after it.
+    pub(crate) fn count(&mut self) -> Vec<QuotaStatus> {
+        let calendar = self.calendar;
+        self.iter_mut()
+            .map(|(demand, locked)| {
+                let used = &mut locked.state.0.used;
+                *used = used.saturating_add(demand.amount).min(MAX_UNITS);
+                locked.status(demand, calendar)
+            })
+            .collect()
+    }
+}
+
+impl<'a, A: Beside> LockedCounter<'a, A> {
+    /// Returns the key of the counter.
+    pub(crate) fn key(&self) -> &'a CounterKey {
+        &self.counter.key
+    }
+
+    /// Returns the count and what is beside it.
+    pub(crate) fn state(&mut self) -> (&mut Count, &mut A) {
+        let (count, extra) = &mut *self.state;
+        (count, extra)
+    }
+
+    /// Returns the subject's status.
+    pub(crate) fn status(&self, demand: &Demand, calendar: &Calendar) -> QuotaStatus {
+        self.counter.status_of(&self.state.0, demand.limit, calendar, &self.window)
+    }
+}
+
+/// Returns the number of units that are used with those of the demand, if they are within its limit.
+#[cfg(any(feature = "memory", feature = "sqlite", test))]
+fn fitting(count: &Count, demand: &Demand) -> Option<u64> {
+    let limit = demand.limit.units().unwrap_or(MAX_UNITS).min(MAX_UNITS);
+    count.used.checked_add(demand.amount).filter(|used| *used <= limit)
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ pub use self::{
     keys::KeyStore,
     quota::{
         Demand, InvalidQuota, Quota, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation,
-        ReserveOutcome,
+        ReserveAllOutcome, ReserveOutcome,
     },
     usage::{RequestOutcome, Tokens, UsageEvent, UsageSink, plain_path},
 };

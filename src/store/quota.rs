@@ -1,7 +1,7 @@
 use std::{
     fmt,
     hash::{Hash, Hasher},
-    ptr,
+    mem, ptr,
     str::FromStr,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -360,6 +360,82 @@ impl fmt::Debug for ReserveOutcome {
     }
 }
 
+/// Outcome of a reservation under several quotas.
+#[non_exhaustive]
+pub enum ReserveAllOutcome {
+    /// The units of each demand were reserved: the reservations, and the statuses that include them, in the order of the
+    /// demands.
+    Admitted(Vec<(Box<dyn Reservation>, QuotaStatus)>),
+    /// Nothing was reserved, as fewer units are left of these quotas, and maybe of others, than the request needs.
+    Exhausted(Vec<QuotaStatus>),
+    /// Nothing was reserved, as other nodes hold what is left of these quotas. Another attempt may succeed after a
+    /// second.
+    Elsewhere(Vec<QuotaStatus>),
+}
+
+impl fmt::Debug for ReserveAllOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admitted(admitted) => {
+                let statuses: Vec<_> = admitted.iter().map(|(_, status)| status).collect();
+                f.debug_tuple("Admitted").field(&statuses).finish()
+            }
+            Self::Exhausted(statuses) => f.debug_tuple("Exhausted").field(statuses).finish(),
+            Self::Elsewhere(statuses) => f.debug_tuple("Elsewhere").field(statuses).finish(),
+        }
+    }
+}
+
+/// Waits for the outcomes of several reservations, and refunds those that were made if one was not.
+async fn all_or_none(
+    reserving: Vec<StoreFuture<ReserveOutcome>>,
+) -> Result<ReserveAllOutcome, StoreError> {
+    let mut made = Made(Vec::with_capacity(reserving.len()));
+    let (mut exhausted, mut elsewhere, mut failed) = (Vec::new(), Vec::new(), None);
+    for reserving in reserving {
+        match reserving.await {
+            Ok(ReserveOutcome::Admitted { reservation, status }) => {
+                made.0.push((reservation, status));
+            }
+            Ok(ReserveOutcome::Exhausted(status)) => exhausted.push(status),
+            Ok(ReserveOutcome::Elsewhere(status)) => elsewhere.push(status),
+            Err(error) => failed = Some(error),
+        }
+    }
+    if failed.is_none() && exhausted.is_empty() && elsewhere.is_empty() {
+        return Ok(ReserveAllOutcome::Admitted(mem::take(&mut made.0)));
+    }
+    for refund in made.refund() {
+        refund.await?;
+    }
+    match failed {
+        Some(error) => Err(error),
+        None if !exhausted.is_empty() => Ok(ReserveAllOutcome::Exhausted(exhausted)),
+        None => Ok(ReserveAllOutcome::Elsewhere(elsewhere)),
+    }
+}
+
+/// Reservations that are refunded on drop.
+struct Made(Vec<(Box<dyn Reservation>, QuotaStatus)>);
+
+impl Made {
+    fn refund(&mut self) -> Vec<StoreFuture<bool>> {
+        self.0.drain(..).map(|(mut made, _)| made.refund(Refund::Always)).collect()
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // The store makes the changes whether they are waited for or not.
+        drop(self.refund());
+    }
+}
+
+/// Error of demands of one request that have the same quota and subject.
+pub(crate) fn same_counter() -> StoreError {
+    StoreError::unavailable("two demands of the request have the same quota and subject")
+}
+
 /// Reservation of [`ReserveOutcome::admitted`], with the function that is called at a refund.
 struct Counted<F>(Option<F>);
 
@@ -496,6 +572,26 @@ pub trait QuotaStore: Send + Sync + 'static {
     /// `Unavailable` if the units could not be counted. The request must be rejected.
     fn reserve(&self, demand: &Demand) -> StoreFuture<ReserveOutcome>;
 
+    /// Reserves the units of all demands of a request, or none. Each has another quota or subject, and the first one
+    /// is that of the request's key, if any is.
+    ///
+    /// By default each demand is reserved by itself, and what was reserved is refunded if not all could be. Until then its
+    /// units are missing for other requests. The stores of this crate take them in one step.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the units could not be counted. The request must be rejected.
+    fn reserve_all(&self, demands: &[Demand]) -> StoreFuture<ReserveAllOutcome> {
+        let is_same = |a: &Demand, b: &Demand| a.quota == b.quota && a.subject == b.subject;
+        let mut earlier =
+            demands.iter().enumerate().map(|(index, demand)| (demand, &demands[..index]));
+        if earlier.any(|(demand, earlier)| earlier.iter().any(|other| is_same(demand, other))) {
+            return StoreFuture::ready(Err(same_counter()));
+        }
+        let reserving = demands.iter().map(|demand| self.reserve(demand)).collect();
+        StoreFuture::pending(all_or_none(reserving))
+    }
+
     /// Returns the status of the subject without reserving units.
     fn status(&self, demand: &Demand) -> StoreFuture<QuotaStatus>;
 }
@@ -503,6 +599,10 @@ pub trait QuotaStore: Send + Sync + 'static {
 impl<T: QuotaStore + ?Sized> QuotaStore for Arc<T> {
     fn reserve(&self, demand: &Demand) -> StoreFuture<ReserveOutcome> {
         (**self).reserve(demand)
+    }
+
+    fn reserve_all(&self, demands: &[Demand]) -> StoreFuture<ReserveAllOutcome> {
+        (**self).reserve_all(demands)
     }
 
     fn status(&self, demand: &Demand) -> StoreFuture<QuotaStatus> {

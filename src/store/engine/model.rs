@@ -24,7 +24,7 @@ use crate::{
     key::Limit,
     store::{
         Demand, Refund,
-        counter::{Count, CounterKey, Origin, PeriodCounter},
+        counter::{Count, CounterKey, LockedCounters, Origin, PeriodCounter},
     },
 };
 
@@ -88,6 +88,34 @@ fn model_of_amounts_admits_as_many_as_fit() {
         let admitted = threads.into_iter().map(|thread| thread.join().unwrap());
         assert_eq!(admitted.filter(|admitted| *admitted).count(), 1);
         assert_eq!(counter.count().used, 3);
+    });
+}
+
+#[test]
+fn model_of_reservations_on_two_counters_takes_both_or_none_and_never_hangs() {
+    model(|| {
+        let calendar = Calendar::utc();
+        let counters = [counter(), counter()];
+        let demand = |limit| Demand::new("alice".into(), Limit::Units(limit), noon());
+        let threads: Vec<_> = [[0, 1], [1, 0]]
+            .map(|order| {
+                let counters = order.map(|index| counters[index].clone());
+                // The first counter has one unit, the second has two.
+                let demands = order.map(|index| demand([1, 2][index]));
+                let calendar = calendar.clone();
+                thread::spawn(move || {
+                    let mut locked = LockedCounters::lock(&counters, &demands, &calendar).unwrap();
+                    let is_admitted = locked.exhausted().is_empty();
+                    if is_admitted {
+                        locked.count();
+                    }
+                    is_admitted
+                })
+            })
+            .into();
+        let admitted = threads.into_iter().map(|thread| thread.join().unwrap());
+        assert_eq!(admitted.filter(|admitted| *admitted).count(), 1);
+        assert_eq!(counters.map(|counter| counter.count().used), [1, 1]);
     });
 }
 

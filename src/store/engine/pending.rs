@@ -1,12 +1,12 @@
 use std::collections::HashMap;
 
-use super::journal::{CountChange, Position, Record, ShareUse, UsageEntry};
+use super::journal::{ChangeBeside, CountChange, Position, Record, ShareUse, UsageEntry};
 use crate::{
     clock::Day,
     key::KeyId,
     store::{
         Quota,
-        counter::Origin,
+        counter::{CounterKey, Origin},
         report::{MAX_MODELS_PER_DAY, OTHER_MODELS, RequestRecord, UsageFigures},
     },
 };
@@ -57,10 +57,10 @@ impl PendingBatch {
     pub(crate) fn add(&mut self, record: Record<'_>) {
         match record {
             Record::Count { key, change } => {
-                let subject = self.subject(&key.subject);
-                subject.count(key.quota, change.origin).add(&(&change).into());
-                subject.open += i64::from(change.open);
-                subject.opened_on = subject.opened_on.max(change.further.opened_on);
+                self.add_change(&key, &change);
+                for ChangeBeside { key, change } in &change.further.beside {
+                    self.add_change(key, change);
+                }
             }
             Record::Usage(entry) => {
                 let UsageEntry { day, closes, keeps_row, event } = *entry;
@@ -76,6 +76,13 @@ impl PendingBatch {
             Record::Commit(_) | Record::Rotated => return,
         }
         self.records += 1;
+    }
+
+    fn add_change(&mut self, key: &CounterKey, change: &CountChange) {
+        let subject = self.subject(&key.subject);
+        subject.count(key.quota, change.origin).add(&change.into());
+        subject.open += i64::from(change.open);
+        subject.opened_on = subject.opened_on.max(change.further.opened_on);
     }
 
     fn subject(&mut self, id: &KeyId) -> &mut Subject {

@@ -3,6 +3,7 @@ use std::time::Duration;
 #[cfg(feature = "postgres")]
 use std::time::Instant;
 use std::{
+    borrow::Cow,
     ptr,
     sync::{
         Arc,
@@ -11,24 +12,30 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+#[cfg(feature = "postgres")]
+use super::journal::ShareUse;
 #[cfg(any(feature = "sqlite", test))]
-use super::lease::Lease;
+use super::lease::Extension;
 use super::{
     Counter, Durability, Engine,
     granted::Granted,
-    journal::{CountChange, Further, Lsn, Record},
+    journal::{ChangeBeside, CountChange, Further, Lsn, Record},
 };
-#[cfg(feature = "postgres")]
-use super::{journal::ShareUse, share::Share};
 use crate::{
     clock::{Period, unix_millis},
     error::StoreError,
     key::{KeyId, Limit},
     store::{
-        Admission, Demand, QuotaStatus, Refund, Reservation, ReserveOutcome, StoreFuture,
-        counter::{Count, MAX_UNITS, Origin},
+        Admission, Demand, QuotaStatus, Refund, Reservation, ReserveAllOutcome, ReserveOutcome,
+        StoreFuture,
+        counter::{Count, LockedCounters, MAX_UNITS, Origin},
+        quota::same_counter,
     },
 };
+
+/// Extension of a lease: a share has none.
+#[cfg(not(any(feature = "sqlite", test)))]
+type Extension = std::convert::Infallible;
 
 /// Maximum delay of the sync of a lease that is not urgent, so that the leases of many keys share one sync.
 #[cfg(any(feature = "sqlite", test))]
@@ -48,9 +55,77 @@ impl Engine {
             self.charge(&counter, demand, opens, count, granted)
         })?;
         Ok(match taken {
-            Some(taken) => self.admit(counter, demand, opens, taken, status),
+            Some(taken) => {
+                let reservation = self.hold(counter, demand, opens, taken);
+                ReserveOutcome::Admitted { reservation, status }
+            }
             None => ReserveOutcome::Exhausted(status),
         })
+    }
+
+    /// Reserves units of loaded counters, those of all demands or none.
+    #[cfg(any(feature = "sqlite", test))]
+    pub(crate) fn reserve_all(
+        self: &Arc<Self>,
+        counters: &[Arc<Counter>],
+        demands: &[Demand],
+    ) -> Result<ReserveAllOutcome, StoreError> {
+        self.check_admission()?;
+        let mut locked = self.lock(counters, demands)?;
+        let exhausted = locked.exhausted();
+        if !exhausted.is_empty() {
+            return Ok(ReserveAllOutcome::Exhausted(exhausted));
+        }
+        self.charge_all(counters, demands, &mut locked).map(ReserveAllOutcome::Admitted)
+    }
+
+    /// Locks the counters of demands.
+    pub(super) fn lock<'a>(
+        &'a self,
+        counters: &'a [Arc<Counter>],
+        demands: &'a [Demand],
+    ) -> Result<LockedCounters<'a, Granted>, StoreError> {
+        let locked = LockedCounters::lock(counters, demands, &self.calendar);
+        locked.ok_or_else(same_counter)
+    }
+
+    /// Charges the units of all demands, for which there are enough.
+    pub(super) fn charge_all(
+        self: &Arc<Self>,
+        counters: &[Arc<Counter>],
+        demands: &[Demand],
+        locked: &mut LockedCounters<'_, Granted>,
+    ) -> Result<Vec<(Box<dyn Reservation>, QuotaStatus)>, StoreError> {
+        // The first demand opens the request, and its change has the others beside it, so that a record is of all or none.
+        let opens = demands.first().is_some_and(|demand| self.opens(demand));
+        let begins = |index| opens && index == 0;
+        let (mut first, mut extensions) = (None, Vec::with_capacity(demands.len()));
+        for (index, (demand, locked)) in locked.iter_mut().enumerate() {
+            let key = locked.key();
+            let (count, granted) = locked.state();
+            let (change, extension) = self.change(demand, begins(index), count, granted);
+            extensions.push(extension);
+            match &mut first {
+                None => first = Some((key, change)),
+                Some((_, CountChange { further, .. })) => {
+                    further.beside.push(ChangeBeside { key: Cow::Owned(key.clone()), change });
+                }
+            }
+        }
+        let Some((key, change)) = first else { return Ok(Vec::new()) };
+        let end = self.journal.append(Record::count(key, change))?;
+        let charged = locked.iter_mut().zip(extensions).map(|((demand, locked), extension)| {
+            let (count, granted) = locked.state();
+            (count.origin(), self.apply(demand, count, granted, extension, end))
+        });
+        let charged: Vec<_> = charged.collect();
+        let statuses = locked.count();
+        let admitted = counters.iter().zip(demands).zip(charged).zip(statuses).enumerate();
+        Ok(admitted
+            .map(|(index, (((counter, demand), taken), status))| {
+                (self.hold(counter.clone(), demand, begins(index), taken), status)
+            })
+            .collect())
     }
 
     /// Returns an error if nothing may be admitted.
@@ -65,19 +140,18 @@ impl Engine {
     }
 
     /// Returns the reservation of units that were charged.
-    pub(super) fn admit(
+    pub(super) fn hold(
         self: &Arc<Self>,
         counter: Arc<Counter>,
         demand: &Demand,
         opens: bool,
         (origin, gate): (Origin, Lsn),
-        status: QuotaStatus,
-    ) -> ReserveOutcome {
+    ) -> Box<dyn Reservation> {
         let open = opens.then(|| {
             let (engine, counter) = (self.clone(), counter.clone());
             Arc::new(OpenRequest { engine, counter, origin, ended: false.into() })
         });
-        let reservation = EngineReservation {
+        Box::new(EngineReservation {
             engine: self.clone(),
             counter,
             origin,
@@ -86,8 +160,7 @@ impl Engine {
             amount: demand.amount,
             gate,
             state: State::Spent,
-        };
-        ReserveOutcome::Admitted { reservation: Box::new(reservation), status }
+        })
     }
 
     /// Returns whether the units are needed by a request of the same subject that is on record.
@@ -109,72 +182,89 @@ impl Engine {
         count: &Count,
         granted: &mut Granted,
     ) -> Result<(Origin, Lsn), StoreError> {
+        let (change, extension) = self.change(demand, opens, count, granted);
+        let end = self.journal.append(Record::count(counter.key(), change))?;
+        Ok((count.origin(), self.apply(demand, count, granted, extension, end)))
+    }
+
+    /// Returns the change of the count, and the extension of the lease if one is due.
+    fn change(
+        &self,
+        demand: &Demand,
+        opens: bool,
+        count: &Count,
+        granted: &mut Granted,
+    ) -> (CountChange, Option<Extension>) {
         let opened_on = (opens && demand.quota.period() != Period::Day)
             .then(|| self.calendar.window(demand.at).day);
-        let change = CountChange {
+        let mut change = CountChange {
             used: change(0, demand.amount),
             used_at: Some(unix_millis(demand.at)),
             open: opens.into(),
-            further: Further { opened_on, share: None },
+            further: Further { opened_on, ..Further::default() },
             ..CountChange::of(count.origin())
         };
-        let gate = match granted {
+        let extension = match granted {
             #[cfg(any(feature = "sqlite", test))]
-            Granted::Journaled(lease) => self.charge_lease(counter, demand, count, lease, change),
+            Granted::Journaled(lease) => {
+                let is_durable = |end| self.journal.is_durable(end);
+                let (amount, at) = (demand.amount, demand.at);
+                let extension = self
+                    .lease_limit(demand)
+                    .and_then(|limit| lease.extension(count.used, amount, limit, at, is_durable));
+                let recorded = extension.as_ref().filter(|extension| extension.is_recorded);
+                change.granted = recorded.map(|extension| extension.granted);
+                extension
+            }
             #[cfg(feature = "postgres")]
-            Granted::Shared(share) => self.charge_share(counter, demand.amount, share, change),
+            Granted::Shared(share) => {
+                let spent = share.spent().saturating_add(demand.amount).min(MAX_UNITS);
+                change.further.share = Some(ShareUse { spent, returned: 0 });
+                None
+            }
         };
-        Ok((count.origin(), gate?))
+        (change, extension)
     }
 
-    /// Appends the use of units that the ledger has granted.
-    #[cfg(feature = "postgres")]
-    fn charge_share(
+    /// Applies a change that was appended and is durable from `end` on. Returns the LSN that must be durable before the
+    /// response.
+    fn apply(
         &self,
-        counter: &Counter,
-        amount: u64,
-        share: &mut Share,
-        mut change: CountChange,
-    ) -> Result<Lsn, StoreError> {
-        let spent = share.spent().saturating_add(amount).min(MAX_UNITS);
-        change.further.share = Some(ShareUse { spent, returned: 0 });
-        let end = self.journal.append(Record::count(counter.key(), change))?;
-        share.spend(amount, Instant::now());
-        // After a power failure all units of the share count as used.
-        Ok(if self.durability == Durability::Power { end } else { Lsn::default() })
-    }
-
-    /// Appends the use of units, and the extension of their lease if one is due.
-    #[cfg(any(feature = "sqlite", test))]
-    fn charge_lease(
-        &self,
-        counter: &Counter,
         demand: &Demand,
         count: &Count,
-        lease: &mut Lease,
-        mut change: CountChange,
-    ) -> Result<Lsn, StoreError> {
-        let (amount, at) = (demand.amount, demand.at);
-        // A lease is not needed if each unit is synced, or without a limit.
-        let limit = demand.limit.units().map(|limit| limit.min(MAX_UNITS));
-        let limit = limit.filter(|_| self.durability == Durability::Process);
-        let is_durable = |end| self.journal.is_durable(end);
-        let extension =
-            limit.and_then(|limit| lease.extension(count.used, amount, limit, at, is_durable));
-        let recorded = extension.as_ref().filter(|extension| extension.is_recorded);
-        change.granted = recorded.map(|extension| extension.granted);
-        let end = self.journal.append(Record::count(counter.key(), change))?;
-        if let Some(extension) = extension {
-            lease.extend(&extension, end);
-            if !extension.is_urgent {
-                self.journal.sync_within(MAX_LEASE_SYNC_DELAY);
+        granted: &mut Granted,
+        extension: Option<Extension>,
+        end: Lsn,
+    ) -> Lsn {
+        let gate = match granted {
+            #[cfg(any(feature = "sqlite", test))]
+            Granted::Journaled(lease) => {
+                if let Some(extension) = extension {
+                    lease.extend(&extension, end);
+                    if !extension.is_urgent {
+                        self.journal.sync_within(MAX_LEASE_SYNC_DELAY);
+                    }
+                }
+                self.lease_limit(demand).map(|_| lease.gate(count.used + demand.amount))
             }
-        }
-        Ok(match self.durability {
+            // After a power failure all units of the share count as used.
+            #[cfg(feature = "postgres")]
+            Granted::Shared(share) => {
+                share.spend(demand.amount, Instant::now());
+                None
+            }
+        };
+        match self.durability {
             Durability::Power => end,
-            Durability::Process if limit.is_some() => lease.gate(count.used + amount),
-            Durability::Process => Lsn::default(),
-        })
+            Durability::Process => gate.unwrap_or_default(),
+        }
+    }
+
+    /// Returns the limit of a demand that needs a lease: it does not if each unit is synced, or without a limit.
+    #[cfg(any(feature = "sqlite", test))]
+    fn lease_limit(&self, demand: &Demand) -> Option<u64> {
+        let limit = demand.limit.units().map(|limit| limit.min(MAX_UNITS));
+        limit.filter(|_| self.durability == Durability::Process)
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     sync::Notify,
-    time::{timeout, timeout_at},
+    time::{error::Elapsed, timeout, timeout_at},
 };
 
 use super::{
@@ -20,7 +20,7 @@ use crate::{
     clock::Day,
     error::StoreError,
     store::{
-        Demand, ReserveOutcome,
+        Demand, ReserveAllOutcome, ReserveOutcome,
         counter::{Count, CounterKey, MAX_UNITS},
     },
 };
@@ -163,6 +163,9 @@ pub(crate) enum News {
     UsedUp { limit: u64 },
 }
 
+/// Outcome of demands, or the index of one for which the ledger or another node may have units.
+pub(crate) type DecidedOrLacking = Result<ReserveAllOutcome, usize>;
+
 /// What became of a demand.
 enum Demanded {
     Decided(ReserveOutcome),
@@ -196,7 +199,6 @@ impl Engine {
         demand: &Demand,
         ledger: &impl SharedLedger,
     ) -> Result<ReserveOutcome, TripError> {
-        let late = |_| StoreError::unavailable("no units were granted in time");
         let reserved = timeout(TIMEOUT, self.reserve_in_time(counter, demand, ledger)).await;
         reserved.map_err(late)?
     }
@@ -219,11 +221,94 @@ impl Engine {
             match demanded {
                 Demanded::Decided(outcome) => return Ok(outcome),
                 Demanded::Request(request) => Trip::new(counter, request).make(ledger).await?,
-                Demanded::Wait(until) => {
-                    let until = until.unwrap_or_else(|| Instant::now() + MAX_WAIT);
-                    // Whether there was a change or not: what follows depends on the share.
-                    let _ = timeout_at(until.into(), is_changed).await;
+                Demanded::Wait(until) => wait(until, is_changed).await,
+            }
+        }
+    }
+
+    /// Reserves units of shares, those of all demands or none.
+    pub(crate) fn reserve_all_of_shares(
+        self: &Arc<Self>,
+        counters: &[Arc<Counter>],
+        demands: &[Demand],
+        hearing: Hearing,
+    ) -> Result<DecidedOrLacking, StoreError> {
+        self.check_admission()?;
+        let mut locked = self.lock(counters, demands)?;
+        let (mut exhausted, mut elsewhere, mut lacking) = (Vec::new(), Vec::new(), None);
+        for (index, (demand, locked)) in locked.iter_mut().enumerate() {
+            let step = match locked.state() {
+                (count, Granted::Shared(share)) => {
+                    share.known(count, demand, Instant::now(), hearing)
                 }
+                #[cfg(any(feature = "sqlite", test))]
+                (_, Granted::Journaled(_)) => Some(Step::UsedUp),
+            };
+            match step {
+                Some(Step::Take) => {}
+                Some(Step::UsedUp) => exhausted.push(locked.status(demand, &self.calendar)),
+                Some(Step::Elsewhere) => elsewhere.push(locked.status(demand, &self.calendar)),
+                Some(Step::Request(_) | Step::Wait(_)) | None => {
+                    lacking.get_or_insert(index);
+                }
+            }
+        }
+        Ok(if !exhausted.is_empty() {
+            Ok(ReserveAllOutcome::Exhausted(exhausted))
+        } else if !elsewhere.is_empty() {
+            Ok(ReserveAllOutcome::Elsewhere(elsewhere))
+        } else if let Some(lacking) = lacking {
+            Err(lacking)
+        } else {
+            let admitted = self.charge_all(counters, demands, &mut locked)?;
+            Ok(ReserveAllOutcome::Admitted(admitted))
+        })
+    }
+
+    /// Reserves units of shares, those of all demands or none, and waits for those of the ledger and of other nodes.
+    /// Nothing is reserved meanwhile.
+    pub(crate) async fn reserve_all_shared(
+        self: &Arc<Self>,
+        counters: &[Arc<Counter>],
+        demands: &[Demand],
+        ledger: &impl SharedLedger,
+    ) -> Result<ReserveAllOutcome, TripError> {
+        let reserving = async {
+            loop {
+                match self.reserve_all_of_shares(counters, demands, ledger.hearing())? {
+                    Ok(outcome) => return Ok(outcome),
+                    Err(lacking) => {
+                        self.obtain(&counters[lacking], &demands[lacking], ledger).await?;
+                    }
+                }
+            }
+        };
+        timeout(TIMEOUT, reserving).await.map_err(late)?
+    }
+
+    /// Waits until a share has the units of a demand, or it is known that none are left.
+    async fn obtain(
+        self: &Arc<Self>,
+        counter: &Arc<Counter>,
+        demand: &Demand,
+        ledger: &impl SharedLedger,
+    ) -> Result<(), TripError> {
+        let changed = changes_of(counter);
+        let _waiter = Waiter::new(counter, demand.amount);
+        loop {
+            let mut is_changed = pin!(changed.notified());
+            is_changed.as_mut().enable();
+            let hearing = ledger.hearing();
+            let (step, _) =
+                counter.with_current(demand, &self.calendar, |count, granted| match granted {
+                    Granted::Shared(share) => share.next(count, demand, Instant::now(), hearing),
+                    #[cfg(any(feature = "sqlite", test))]
+                    Granted::Journaled(_) => Step::UsedUp,
+                });
+            match step {
+                Step::Take | Step::UsedUp | Step::Elsewhere => return Ok(()),
+                Step::Request(request) => Trip::new(counter, request).make(ledger).await?,
+                Step::Wait(until) => wait(until, is_changed).await,
             }
         }
     }
@@ -250,7 +335,8 @@ impl Engine {
         });
         Ok(match step? {
             (_, Some(taken)) => {
-                Demanded::Decided(self.admit(counter.clone(), demand, opens, taken, status))
+                let reservation = self.hold(counter.clone(), demand, opens, taken);
+                Demanded::Decided(ReserveOutcome::Admitted { reservation, status })
             }
             (Step::Request(request), _) => Demanded::Request(request),
             (Step::Wait(until), _) => Demanded::Wait(until),
@@ -279,4 +365,14 @@ impl Engine {
             }
         }
     }
+}
+
+/// Waits for a change of a share, at most until then. What follows depends on the share, whether there was one or not.
+async fn wait(until: Option<Instant>, is_changed: impl Future) {
+    let until = until.unwrap_or_else(|| Instant::now() + MAX_WAIT);
+    let _ = timeout_at(until.into(), is_changed).await;
+}
+
+fn late(_: Elapsed) -> StoreError {
+    StoreError::unavailable("no units were granted in time")
 }

@@ -1,4 +1,5 @@
 use std::{
+    slice,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -10,7 +11,7 @@ use crate::{
     error::StoreError,
     key::KeyId,
     store::{
-        Demand, QuotaStatus, QuotaStore, ReserveOutcome, StoreFuture,
+        Demand, QuotaStatus, QuotaStore, ReserveAllOutcome, ReserveOutcome, StoreFuture,
         counter::{Count, CounterKey},
         engine::{
             Counter,
@@ -39,6 +40,24 @@ impl QuotaStore for PostgresStore {
         StoreFuture::pending(async move { store.reserve_shared(demand).await })
     }
 
+    fn reserve_all(&self, demands: &[Demand]) -> StoreFuture<ReserveAllOutcome> {
+        let core = &self.0.core;
+        let mut demands = demands.to_vec();
+        for demand in &mut demands {
+            demand.at = core.time_of(demand);
+        }
+        let counters = demands.iter().map(|demand| core.engine.counter(&demand.into()));
+        if let Some(counters) = counters.collect::<Option<Vec<_>>>() {
+            match core.engine.reserve_all_of_shares(&counters, &demands, core.hearing()) {
+                Ok(Err(_)) => {}
+                Ok(Ok(decided)) => return StoreFuture::ready(Ok(decided)),
+                Err(error) => return StoreFuture::ready(Err(error)),
+            }
+        }
+        let store = self.clone();
+        StoreFuture::pending(async move { store.reserve_all_shared(demands).await })
+    }
+
     fn status(&self, demand: &Demand) -> StoreFuture<QuotaStatus> {
         let (store, demand) = (self.clone(), demand.clone());
         StoreFuture::pending(async move {
@@ -63,15 +82,45 @@ impl PostgresStore {
             let counter = self.load_counter((&demand).into(), demand.at).await?;
             match core.engine.reserve_shared(&counter, &demand, &**core).await {
                 Ok(outcome) => return Ok(outcome),
-                Err(TripError::Store(error)) => return Err(error),
-                // The trip has set the clock, which may have been early.
-                Err(TripError::OtherPeriod) => {
-                    sleep(PERIOD_DELAY).await;
-                    demand.at = core.time_of(&demand);
-                }
+                Err(error) => self.begin_again(error, slice::from_mut(&mut demand)).await?,
             }
         }
-        Err(unavailable("the database counts another period than this node"))
+        Err(other_period())
+    }
+
+    async fn reserve_all_shared(
+        self,
+        mut demands: Vec<Demand>,
+    ) -> Result<ReserveAllOutcome, StoreError> {
+        let core = &self.0.core;
+        for _ in 0..MAX_PERIODS {
+            let mut counters = Vec::with_capacity(demands.len());
+            for demand in &demands {
+                counters.push(self.load_counter(demand.into(), demand.at).await?);
+            }
+            match core.engine.reserve_all_shared(&counters, &demands, &**core).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => self.begin_again(error, &mut demands).await?,
+            }
+        }
+        Err(other_period())
+    }
+
+    /// Waits, and sets the time of the demands anew, if the ledger counts another period than this node.
+    async fn begin_again(
+        &self,
+        error: TripError,
+        demands: &mut [Demand],
+    ) -> Result<(), StoreError> {
+        match error {
+            TripError::Store(error) => return Err(error),
+            // The trip has set the clock, which may have been early.
+            TripError::OtherPeriod => sleep(PERIOD_DELAY).await,
+        }
+        for demand in demands {
+            demand.at = self.0.core.time_of(demand);
+        }
+        Ok(())
     }
 
     /// Returns the count of all nodes up to their last checkpoints.
@@ -106,6 +155,10 @@ impl PostgresStore {
         let (count, share) = count.map_err(|error| self.look_up_failed(error))?;
         Ok(engine.insert_shared_counter(key, count, share))
     }
+}
+
+fn other_period() -> StoreError {
+    unavailable("the database counts another period than this node")
 }
 
 /// Returns whether the id of a subject cannot be stored.

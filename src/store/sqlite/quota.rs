@@ -6,8 +6,8 @@ use super::{SqliteStore, rows::read_count, unavailable};
 use crate::{
     error::StoreError,
     store::{
-        Demand, QuotaStatus, QuotaStore, ReserveOutcome, StoreFuture, counter::CounterKey,
-        engine::Counter,
+        Demand, QuotaStatus, QuotaStore, ReserveAllOutcome, ReserveOutcome, StoreFuture,
+        counter::CounterKey, engine::Counter,
     },
 };
 
@@ -21,6 +21,22 @@ impl QuotaStore for SqliteStore {
         StoreFuture::pending(async move {
             let counter = store.load_counter(key, demand.at).await?;
             store.0.core.engine.reserve(counter, &demand)
+        })
+    }
+
+    fn reserve_all(&self, demands: &[Demand]) -> StoreFuture<ReserveAllOutcome> {
+        let engine = &self.0.core.engine;
+        let counters = demands.iter().map(|demand| engine.counter(&demand.into()));
+        if let Some(counters) = counters.collect::<Option<Vec<_>>>() {
+            return StoreFuture::ready(engine.reserve_all(&counters, demands));
+        }
+        let (store, demands) = (self.clone(), demands.to_vec());
+        StoreFuture::pending(async move {
+            let mut counters = Vec::with_capacity(demands.len());
+            for demand in &demands {
+                counters.push(store.load_counter(demand.into(), demand.at).await?);
+            }
+            store.0.core.engine.reserve_all(&counters, &demands)
         })
     }
 

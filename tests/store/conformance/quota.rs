@@ -6,7 +6,10 @@ use tower_quota::{
     admin::store::KeyChange,
     clock::{Calendar, Period},
     key::Limit,
-    store::{Demand, Quota, QuotaSubject, Refund, Reservation, ReserveOutcome, report::UsageQuery},
+    store::{
+        Demand, Quota, QuotaSubject, Refund, Reservation, ReserveAllOutcome, ReserveOutcome,
+        report::UsageQuery,
+    },
 };
 
 use crate::common::Random;
@@ -27,6 +30,9 @@ promises! {
     actual_use_is_charged_even_beyond_the_limit,
     random_amounts_are_counted_exactly,
     quotas_of_a_subject_are_independent,
+    units_of_several_quotas_are_reserved_together_or_not_at_all,
+    concurrent_reservations_under_several_quotas_admit_as_many_as_the_smallest_allows,
+    two_demands_on_one_quota_of_a_subject_are_rejected,
     a_month_has_one_limit_and_resets_with_the_next,
     a_reset_applies_to_every_quota_of_a_key,
     amounts_of_any_size_are_counted_or_exhaust_the_quota,
@@ -207,6 +213,102 @@ async fn quotas_of_a_subject_are_independent(store: impl Store) {
     assert!(take_amount(&store, &tokens).await.is_none());
     let status = store.status(&tokens).await.unwrap();
     assert_eq!((status.quota, status.used), (tokens.quota, 1));
+}
+
+async fn take_all(store: &impl Store, demands: &[Demand]) -> Option<Vec<Box<dyn Reservation>>> {
+    match store.reserve_all(demands).await.unwrap() {
+        ReserveAllOutcome::Admitted(admitted) => {
+            let mut reservations = Vec::new();
+            for ((mut reservation, status), demand) in admitted.into_iter().zip(demands) {
+                assert_eq!((status.quota, status.limit), (demand.quota, demand.limit));
+                poll_fn(|cx| reservation.poll_committed(cx)).await.unwrap();
+                reservations.push(reservation);
+            }
+            assert_eq!(reservations.len(), demands.len());
+            Some(reservations)
+        }
+        _ => None,
+    }
+}
+
+async fn used(store: &impl Store, demands: &[Demand]) -> Vec<u64> {
+    let mut used = Vec::new();
+    for demand in demands {
+        used.push(store.status(demand).await.unwrap().used);
+    }
+    used
+}
+
+/// Demands of one request: its key's requests and tokens of the day, its requests of the month, and those of all keys.
+fn demands([daily, tokens, monthly, pool]: [u32; 4]) -> [Demand; 4] {
+    let quota = |name, period| Quota::new(name, period).unwrap();
+    let everybody = QuotaSubject::new("everybody".into(), limit(pool));
+    [
+        demand(&subject(daily), noon()),
+        demand(&subject(tokens), noon()).quota(quota("tokens", Period::Day)).amount(30),
+        demand(&subject(monthly), noon()).quota(quota("requests", Period::Month)),
+        demand(&everybody, noon()).quota(quota("pool", Period::Day)),
+    ]
+}
+
+async fn units_of_several_quotas_are_reserved_together_or_not_at_all(store: impl Store) {
+    let enough = demands([10, 300, 10, 10]);
+    let [_, tokens, monthly, _] = &mut take_all(&store, &enough).await.unwrap()[..] else {
+        panic!();
+    };
+    assert_eq!(used(&store, &enough).await, [1, 30, 1, 1]);
+    // Each is settled and refunded by itself.
+    tokens.settle(12).await.unwrap();
+    assert!(monthly.refund(Refund::Always).await.unwrap());
+    assert_eq!(used(&store, &enough).await, [1, 12, 0, 1]);
+    // Whichever lacks units, none is taken of any.
+    for (index, lacking) in [[1, 300, 10, 10], [10, 41, 10, 10], [10, 300, 0, 10], [10, 300, 10, 1]]
+        .into_iter()
+        .enumerate()
+    {
+        let lacking = demands(lacking);
+        match store.reserve_all(&lacking).await.unwrap() {
+            ReserveAllOutcome::Exhausted(statuses) => {
+                let quotas: Vec<_> = statuses.iter().map(|status| status.quota).collect();
+                assert_eq!(quotas, [lacking[index].quota]);
+            }
+            outcome => panic!("{outcome:?}"),
+        }
+        assert_eq!(used(&store, &lacking).await, [1, 12, 0, 1]);
+    }
+    // A store need not look for others that lack units, too.
+    match store.reserve_all(&demands([1, 41, 10, 1])).await.unwrap() {
+        ReserveAllOutcome::Exhausted(statuses) => {
+            let names: Vec<_> = statuses.iter().map(|status| status.quota.name()).collect();
+            assert!(!names.is_empty() && !names.contains(&"requests"), "{names:?}");
+        }
+        outcome => panic!("{outcome:?}"),
+    }
+    assert!(take_all(&store, &demands([2, 42, 1, 2])).await.is_some());
+}
+
+async fn concurrent_reservations_under_several_quotas_admit_as_many_as_the_smallest_allows(
+    store: impl Store,
+) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..120 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            // In each order: no two requests wait for each other.
+            let mut demands = demands([50, 30 * 17, 40, 60]);
+            demands.rotate_left(number % 4);
+            take_all(&store, &demands).await.is_some()
+        });
+    }
+    let admitted = tasks.join_all().await.into_iter().filter(|admitted| *admitted).count();
+    assert_eq!(admitted, 17);
+    assert_eq!(used(&store, &demands([50, 510, 40, 60])).await, [17, 510, 17, 17]);
+}
+
+async fn two_demands_on_one_quota_of_a_subject_are_rejected(store: impl Store) {
+    let demand = demand(&subject(10), noon());
+    store.reserve_all(&[demand.clone(), demand.clone()]).await.unwrap_err();
+    assert_eq!(store.status(&demand).await.unwrap().used, 0);
 }
 
 async fn a_month_has_one_limit_and_resets_with_the_next(store: impl Store) {

@@ -28,7 +28,7 @@ pub(crate) use self::segment::owner;
 pub(crate) use self::{
     disk::{Disk, FileDisk, SEGMENT_LENGTH, Segment, is_in_place},
     log::Journal,
-    record::{Commit, CountChange, Further, Record, ShareUse, UsageEntry},
+    record::{ChangeBeside, Commit, CountChange, Further, Record, ShareUse, UsageEntry},
     segment::{DatabaseId, Flaw, Position, Replay, ReplayFrom, ReplayRange, replay},
     sync::Syncer,
 };

@@ -63,13 +63,38 @@ pub(crate) struct CountChange {
 }
 
 /// Parts of a change that most changes lack.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Further {
     /// Day on which the request begins, if the counted period is longer than a day.
     #[serde(with = "optional_day")]
     pub(crate) opened_on: Option<Day>,
     /// Use of units that a shared ledger has granted.
     pub(crate) share: Option<ShareUse>,
+    /// Changes of other counters by the same request.
+    pub(crate) beside: Vec<ChangeBeside>,
+}
+
+/// Change of a counter in the record of another one's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ChangeBeside {
+    #[serde(with = "counter_key")]
+    pub(crate) key: Cow<'static, CounterKey>,
+    #[serde(with = "WholeChange")]
+    pub(crate) change: CountChange,
+}
+
+/// [`CountChange`] where it is not the last part of a payload: nothing is left out.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "CountChange")]
+struct WholeChange {
+    #[serde(with = "origin")]
+    origin: Origin,
+    used_at: Option<i64>,
+    used: i64,
+    refunded: u64,
+    granted: Option<u64>,
+    open: i8,
+    further: Further,
 }
 
 /// Use of the units of one counter that a shared ledger has granted to a node.
@@ -321,14 +346,22 @@ pub(super) mod tests {
         let opened_on = Some("2026-11-23".parse().unwrap());
         let share = Some(ShareUse { spent: 300, returned: 1 });
         let with = |opened_on, share| CountChange {
-            further: Further { opened_on, share },
+            further: Further { opened_on, share, ..Further::default() },
             ..change.clone()
         };
+        let beside = |change| {
+            let tokens = CounterKey { quota: "tokens/month".parse().unwrap(), ..id.clone() };
+            ChangeBeside { key: Cow::Owned(tokens), change }
+        };
+        let several = [with(None, None), with(None, share), with(opened_on, None)];
+        let mut together = with(opened_on, share);
+        together.further.beside = several.map(beside).to_vec();
         let bare = [
             Record::count(&id, change.clone()),
             Record::count(&id, with(opened_on, None)),
             Record::count(&id, with(None, share)),
             Record::count(&id, with(opened_on, share)),
+            Record::count(&id, together),
             Record::Commit(Commit::default()),
         ];
         for record in full(&id).into_iter().chain(bare).chain(entries) {

@@ -17,8 +17,8 @@ use crate::{
     clock::Clock,
     key::Limit,
     store::{
-        Admission, Demand, Refund, RequestOutcome, Reservation, ReserveOutcome, StoreFuture,
-        UsageEvent,
+        Admission, Demand, QuotaStatus, Refund, RequestOutcome, Reservation, ReserveAllOutcome,
+        ReserveOutcome, StoreFuture, UsageEvent,
         counter::CounterKey,
         engine::{Counter, Durability, Engine},
     },
@@ -206,6 +206,73 @@ impl Traffic {
         }
     }
 
+    /// Sends a request that needs units of several counters, in any order.
+    pub(super) fn reserve_several(&mut self) {
+        let mut keys: Vec<_> = (0..COUNTERS).collect();
+        keys.rotate_left(self.random.pick(COUNTERS));
+        if self.random.below(2) == 0 {
+            keys.reverse();
+        }
+        keys.truncate(2 + self.random.pick(COUNTERS - 1));
+        let mut demands = Vec::new();
+        for key in &keys {
+            let amount = self.amount();
+            demands.push(self.demand(*key).amount(amount));
+        }
+        let (engine, is_open) = (self.engine().clone(), self.engine().is_open().is_ok());
+        let counters: Vec<_> = keys.iter().map(|key| self.counter(*key)).collect();
+        match engine.reserve_all(&counters, &demands) {
+            Ok(ReserveAllOutcome::Admitted(admitted)) => {
+                assert!(is_open, "nothing is admitted once a failure is known");
+                for (index, (reservation, status)) in admitted.into_iter().enumerate() {
+                    let (key, demand) = (keys[index], &demands[index]);
+                    // The first one opens the request.
+                    self.note_admitted(key, demand, reservation, &status, index > 0);
+                }
+            }
+            Ok(ReserveAllOutcome::Exhausted(exhausted)) => {
+                let statuses = counters
+                    .iter()
+                    .zip(&demands)
+                    .map(|(counter, demand)| (counter.status(demand, &engine.calendar), demand));
+                let is_over = |(status, demand): &(QuotaStatus, &Demand)| {
+                    demand.limit.units().is_some_and(|limit| status.used + demand.amount > limit)
+                };
+                let over: Vec<_> = statuses.filter(is_over).map(|(status, _)| status).collect();
+                assert!(!exhausted.is_empty() && exhausted == over, "{exhausted:?}, {over:?}");
+            }
+            Ok(ReserveAllOutcome::Elsewhere(_)) => panic!("there is one node"),
+            Err(_) => assert!(!is_open || self.is_broken(), "rejected without a reason"),
+        }
+        self.check_counts();
+    }
+
+    fn note_admitted(
+        &mut self,
+        counter: usize,
+        demand: &Demand,
+        reservation: Box<dyn Reservation>,
+        status: &QuotaStatus,
+        is_more: bool,
+    ) {
+        let (amount, limit) = (demand.amount, demand.limit.units());
+        let period = self.oracle.period(counter, status.day);
+        let seen = self.oracle.seen(period);
+        seen.under_way += amount;
+        seen.limit = seen.limit.max(limit.unwrap_or(UNLIMITED));
+        seen.lease_limit = seen.lease_limit.max(limit.unwrap_or_default());
+        self.oracle.check(counter, status);
+        assert!(limit.is_none_or(|limit| status.used <= limit), "never one more");
+        self.requests.push(Request {
+            reservation,
+            period,
+            has_response: false,
+            is_returned: false,
+            is_more,
+            amount,
+        });
+    }
+
     fn reserve_of(&mut self, counter: usize) {
         let (engine, limit) = (self.engine().clone(), self.limits[counter].units());
         let is_open = engine.is_open().is_ok();
@@ -215,21 +282,7 @@ impl Traffic {
         match engine.reserve(self.counter(counter), &demand) {
             Ok(ReserveOutcome::Admitted { reservation, status }) => {
                 assert!(is_open, "nothing is admitted once a failure is known");
-                let period = self.oracle.period(counter, status.day);
-                let seen = self.oracle.seen(period);
-                seen.under_way += amount;
-                seen.limit = seen.limit.max(limit.unwrap_or(UNLIMITED));
-                seen.lease_limit = seen.lease_limit.max(limit.unwrap_or_default());
-                self.oracle.check(counter, &status);
-                assert!(limit.is_none_or(|limit| status.used <= limit), "never one more");
-                self.requests.push(Request {
-                    reservation,
-                    period,
-                    has_response: false,
-                    is_returned: false,
-                    is_more,
-                    amount,
-                });
+                self.note_admitted(counter, &demand, reservation, &status, is_more);
             }
             Ok(ReserveOutcome::Exhausted(status)) => {
                 self.oracle.check(counter, &status);

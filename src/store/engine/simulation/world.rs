@@ -130,7 +130,8 @@ impl<L: SimLedger> World<L> {
             eprintln!("{choice} broken {broken} {:?} {:?}", traffic.events, traffic.oracle);
         }
         match choice {
-            0..34 => self.traffic().reserve(),
+            0..28 => self.traffic().reserve(),
+            28..34 => self.traffic().reserve_several(),
             34 => self.traffic().crowd(),
             35..59 => self.traffic().respond(),
             59 => self.traffic().respond_to_all(),
