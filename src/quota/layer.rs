@@ -1,10 +1,13 @@
-use std::{fmt, future::Future, slice, sync::Arc, time::SystemTime};
+use std::{fmt, future::Future, iter, slice, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http::{Response, request};
 use tower_layer::Layer;
 
-use super::{ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuota, QuotaRejection, Subject};
+use super::{
+    ChargePolicy, ChargeUnlessUndone, CommitPoint, DailyQuota, QuotaRejection, QuotaRule, Subject,
+    rule::QuotaNeed,
+};
 use crate::{
     clock::{Clock, SystemClock},
     error::{ProblemJson, Reject, RejectedRequest, Rejection, StoreError, catalog},
@@ -27,6 +30,8 @@ pub struct DailyQuotaLayer {
     subject: SubjectSource,
     /// `None` is one unit.
     cost: Option<FromRequest<u64>>,
+    /// Quotas on which a request counts, too.
+    further: Vec<QuotaRule>,
     headers: Headers,
     pub(super) is_shadow: bool,
     reject: Arc<dyn Reject>,
@@ -54,6 +59,13 @@ pub(super) enum Identity {
     Pending(StoreFuture<Subject>),
 }
 
+/// What a request needs of the layer's quotas.
+pub(super) struct Asked {
+    pub(super) subject: Identity,
+    pub(super) amount: u64,
+    pub(super) further: Vec<QuotaNeed>,
+}
+
 /// Which rate limit headers responses have.
 #[derive(Clone)]
 enum Headers {
@@ -72,6 +84,7 @@ impl DailyQuotaLayer {
             policy: Arc::new(ChargeUnlessUndone),
             subject: SubjectSource::Key,
             cost: None,
+            further: Vec::new(),
             headers: Headers::Default,
             is_shadow: false,
             reject: Arc::new(ProblemJson),
@@ -216,6 +229,36 @@ impl DailyQuotaLayer {
         Self { cost: Some(Arc::new(cost)), ..self }
     }
 
+    /// Counts requests on a further quota of the same store, in one reservation with the others: a request for which one
+    /// of them has too few units left takes none of any ([`QuotaStore::reserve_all`]).
+    ///
+    /// The policy, the renderer, the headers and [`shadow`](Self::shadow) are those of the layer. A rejection speaks of the
+    /// exhausted quota that resets last.
+    ///
+    /// ```
+    /// use tower_quota::{
+    ///     clock::Period,
+    ///     key::{KeyId, Limit},
+    ///     quota::{DailyQuotaLayer, QuotaRule},
+    ///     store::{Quota, QuotaSubject, memory::MemoryStore},
+    /// };
+    ///
+    /// # fn main() -> Result<(), tower_quota::store::InvalidQuota> {
+    /// let everybody = QuotaSubject::new(KeyId::from("everybody"), Limit::Units(10_000));
+    /// // The key's requests of the day and of the month, and those of all keys.
+    /// let quotas = DailyQuotaLayer::new(MemoryStore::new())
+    ///     .and(QuotaRule::of_key(Quota::new("monthly", Period::Month)?, |_| Some(Limit::Units(2000))))
+    ///     .and(QuotaRule::new(Quota::new("pool", Period::Day)?, move |_| everybody.clone()));
+    /// # let _ = quotas;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn and(mut self, rule: QuotaRule) -> Self {
+        self.further.push(rule);
+        self
+    }
+
     /// Writes the rate limit headers of responses with `headers`, which are [`IetfRateHeaders`] by default.
     #[must_use]
     pub fn headers(self, headers: impl RateHeaders) -> Self {
@@ -260,23 +303,32 @@ impl DailyQuotaLayer {
         Self { clock: Arc::new(clock), ..self }
     }
 
-    /// Returns the subject and the cost of a request, if they do not depend on its head.
-    pub(super) fn without_head(&self, context: &RequestContext) -> Option<(Identity, u64)> {
+    /// Returns the subject of a request, and what it needs, if they do not depend on its head.
+    pub(super) fn without_head(&self, context: &RequestContext) -> Option<Asked> {
         match (&self.subject, &self.cost) {
-            (SubjectSource::Key, None) => Some((Identity::Known(context.key_subject().into()), 1)),
+            (SubjectSource::Key, None) => {
+                let subject = Identity::Known(context.key_subject().into());
+                let further = self.further.iter().map(|rule| rule.without_head(context));
+                Some(Asked { subject, amount: 1, further: further.collect::<Option<_>>()? })
+            }
             _ => None,
         }
     }
 
-    /// Returns the subject and the cost of the request with this head.
-    pub(super) fn of_head(&self, head: &request::Parts) -> (Identity, u64) {
-        let cost = self.cost.as_ref().map_or(1, |cost| cost(head));
+    /// Returns the subject of the request with this head, and what it needs.
+    pub(super) fn of_head(&self, context: &RequestContext, head: &request::Parts) -> Asked {
+        let amount = self.cost.as_ref().map_or(1, |cost| cost(head));
         let subject = match &self.subject {
             SubjectSource::Key => Identity::Known(Subject::of_key(head)),
             SubjectSource::Request(subject) => Identity::Known(subject(head)),
             SubjectSource::Lookup(subject) => Identity::Pending(subject(head)),
         };
-        (subject, cost)
+        let further = self.further.iter().map(|rule| rule.of_head(context, head)).collect();
+        Asked { subject, amount, further }
+    }
+
+    fn quotas(&self) -> impl Iterator<Item = Quota> {
+        iter::once(self.quota).chain(self.further.iter().map(QuotaRule::quota))
     }
 
     /// Returns when a reservation must be durable.
@@ -298,7 +350,7 @@ impl DailyQuotaLayer {
         if !self.is_shadow {
             return Err(rejection);
         }
-        note_shadow_rejection(self.quota, &rejection);
+        note_shadow_rejection(rejection.quota().unwrap_or(self.quota), &rejection);
         Ok(())
     }
 
@@ -375,7 +427,9 @@ impl<S> Layer<S> for DailyQuotaLayer {
                 catalog::STORE_UNAVAILABLE,
                 catalog::QUOTA_SUBJECT_MISSING,
             ] {
-                let _ = shadow_rejections(self.quota, code.code());
+                for quota in self.quotas() {
+                    let _ = shadow_rejections(quota, code.code());
+                }
             }
         }
         DailyQuota { inner, layer: Arc::new(self.clone()) }

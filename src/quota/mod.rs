@@ -87,6 +87,7 @@ mod rate;
 mod rejection;
 mod request_reservation;
 mod reservation;
+mod rule;
 mod service;
 mod units;
 
@@ -100,4 +101,5 @@ pub use policy::{
 pub use rate::{RateLimit, RateLimitBody, RateLimitFuture, RateLimitLayer};
 pub use rejection::{LimitRejection, QuotaRejection};
 pub use request_reservation::RequestReservation;
+pub use rule::QuotaRule;
 pub use service::DailyQuota;

@@ -37,6 +37,16 @@ pub enum QuotaRejection {
     NoSubject,
 }
 
+impl QuotaRejection {
+    /// Returns the quota of whose units too few are left.
+    pub(super) fn quota(&self) -> Option<Quota> {
+        match self {
+            Self::Exhausted { status, .. } | Self::Elsewhere { status, .. } => Some(status.quota),
+            Self::Store(_) | Self::NoSubject => None,
+        }
+    }
+}
+
 impl fmt::Display for QuotaRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

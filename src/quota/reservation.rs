@@ -1,6 +1,6 @@
 use std::{
     future::Future,
-    mem,
+    iter, mem,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -9,10 +9,12 @@ use std::{
 
 use http::{HeaderMap, response};
 use http_body::{Body, Frame};
+use smallvec::SmallVec;
 
 use super::{
     ChargeDecision, ChargePolicy, DailyQuotaLayer, QuotaRejection, ResponseEnd, Subject,
     layer::note_shadow_excess,
+    rule::QuotaNeed,
     units::{Units, both, or_unchanged, warn_unchanged},
 };
 use crate::{
@@ -21,8 +23,8 @@ use crate::{
     key::Limit,
     request::{QuotaEntry, RequestContext, Visibility},
     store::{
-        Admission, Demand, QuotaStatus, Refund, Reservation, ReserveOutcome, StoreFuture,
-        rate_headers::RateHeaders,
+        Admission, Demand, QuotaStatus, QuotaStore, Refund, Reservation, ReserveAllOutcome,
+        ReserveOutcome, StoreFuture, rate_headers::RateHeaders,
     },
 };
 
@@ -33,44 +35,82 @@ impl DailyQuotaLayer {
         subject: Subject,
         need: Need,
     ) -> Result<Reserving, QuotaRejection> {
-        let Need { context, amount, at, admission } = need;
-        let subject = match subject {
-            Subject::Counted(subject) => subject,
-            Subject::Exempt => return Ok(Reserving::Decided(None)),
-            Subject::Unknown => {
-                let passed = self.unless_shadow(QuotaRejection::NoSubject);
-                return passed.map(|()| Reserving::Decided(None));
+        let Need { context, amount, further, at, admission } = need;
+        if let Subject::Counted(subject) = &subject {
+            context.note_subject(&subject.id);
+        }
+        let first = QuotaNeed { quota: self.quota, subject, amount };
+        let mut claims = SmallVec::<[Claim; 1]>::new();
+        for need in iter::once(first).chain(further) {
+            match need.subject {
+                Subject::Counted(subject) => {
+                    let limit = if self.is_shadow { Limit::Unlimited } else { subject.limit };
+                    let demand = Demand::new(subject.id, limit, at)
+                        .quota(need.quota)
+                        .amount(need.amount)
+                        .admission(admission.clone());
+                    claims.push(Claim { demand, limit: subject.limit });
+                }
+                Subject::Exempt => {}
+                Subject::Unknown => self.unless_shadow(QuotaRejection::NoSubject)?,
             }
-        };
-        context.note_subject(&subject.id);
-        let limit = subject.limit;
-        let demand =
-            Demand::new(subject.id, if self.is_shadow { Limit::Unlimited } else { limit }, at)
-                .quota(self.quota)
-                .amount(amount)
-                .admission(admission);
-        let mut outcome = match amount {
-            0 => self
-                .store
-                .status(&demand)
-                .map(|status| ReserveOutcome::Admitted { reservation: Box::new(NoUnits), status }),
-            _ => self.store.reserve(&demand),
-        };
-        let claim = Claim { context, demand, limit };
+        }
+        if claims.is_empty() {
+            return Ok(Reserving::Decided(None));
+        }
+        let mut outcome = start(&self.store, &claims);
+        let claims = Claims { context, claims, at };
         match outcome.take_ready() {
-            Some(outcome) => claim.hold(self, outcome).map(Reserving::Decided),
+            Some(outcome) => claims.hold(self, outcome).map(Reserving::Decided),
             None => {
-                let pending = PendingReservation { outcome, claim: Some(claim) };
+                let pending = PendingReservation { outcome, claims: Some(claims) };
                 Ok(Reserving::Pending(Box::new(pending)))
             }
         }
     }
 }
 
-/// What a request needs of its subject's quota.
+/// Reserves the units of all claims, or none.
+fn start(store: &Arc<dyn QuotaStore>, claims: &[Claim]) -> StoreFuture<Outcome> {
+    match claims {
+        [Claim { demand, .. }] if demand.amount > 0 => store.reserve(demand).map(Outcome::from),
+        [Claim { demand, .. }] => store.status(demand).map(|status| Outcome::of_no_units([status])),
+        _ if claims.iter().all(|claim| claim.demand.amount > 0) => {
+            let demands: Vec<_> = claims.iter().map(|claim| claim.demand.clone()).collect();
+            store.reserve_all(&demands).map(Outcome::from)
+        }
+        _ => {
+            let demands = claims.iter().map(|claim| claim.demand.clone()).collect();
+            StoreFuture::pending(reserve_or_look(store.clone(), demands))
+        }
+    }
+}
+
+/// Reserves the units of the demands that need some. The statuses of the others are looked up.
+async fn reserve_or_look(
+    store: Arc<dyn QuotaStore>,
+    demands: Vec<Demand>,
+) -> Result<Outcome, StoreError> {
+    let needed: Vec<_> = demands.iter().filter(|demand| demand.amount > 0).cloned().collect();
+    let mut admitted = match needed[..] {
+        [] => Vec::new(),
+        _ => match Outcome::from(store.reserve_all(&needed).await?) {
+            Outcome::Admitted(admitted) => admitted.into_vec(),
+            rejected => return Ok(rejected),
+        },
+    };
+    for (index, demand) in demands.iter().enumerate().filter(|(_, demand)| demand.amount == 0) {
+        let status = store.status(demand).await?;
+        admitted.insert(index, (Box::new(NoUnits), status));
+    }
+    Ok(Outcome::Admitted(admitted.into()))
+}
+
+/// What a request needs of its subject's quota and of further ones.
 pub(super) struct Need {
     pub(super) context: RequestContext,
     pub(super) amount: u64,
+    pub(super) further: Vec<QuotaNeed>,
     pub(super) at: SystemTime,
     pub(super) admission: Option<Admission>,
 }
@@ -81,6 +121,42 @@ pub(super) enum Reserving {
     Decided(Option<Box<HeldReservation>>),
     // Boxed, as most stores decide at once.
     Pending(Box<PendingReservation>),
+}
+
+/// What the store has decided of all claims.
+enum Outcome {
+    Admitted(SmallVec<[(Box<dyn Reservation>, QuotaStatus); 1]>),
+    Exhausted(Vec<QuotaStatus>),
+    Elsewhere(Vec<QuotaStatus>),
+}
+
+impl Outcome {
+    fn of_no_units(statuses: [QuotaStatus; 1]) -> Self {
+        let units = statuses.map(|status| (Box::new(NoUnits) as Box<dyn Reservation>, status));
+        Self::Admitted(units.into())
+    }
+}
+
+impl From<ReserveOutcome> for Outcome {
+    fn from(outcome: ReserveOutcome) -> Self {
+        match outcome {
+            ReserveOutcome::Admitted { reservation, status } => {
+                Self::Admitted([(reservation, status)].into())
+            }
+            ReserveOutcome::Exhausted(status) => Self::Exhausted(vec![status]),
+            ReserveOutcome::Elsewhere(status) => Self::Elsewhere(vec![status]),
+        }
+    }
+}
+
+impl From<ReserveAllOutcome> for Outcome {
+    fn from(outcome: ReserveAllOutcome) -> Self {
+        match outcome {
+            ReserveAllOutcome::Admitted(admitted) => Self::Admitted(admitted.into()),
+            ReserveAllOutcome::Exhausted(statuses) => Self::Exhausted(statuses),
+            ReserveAllOutcome::Elsewhere(statuses) => Self::Elsewhere(statuses),
+        }
+    }
 }
 
 /// The reservation of a request that costs nothing.
@@ -102,13 +178,19 @@ impl Reservation for NoUnits {
 
 /// A reservation that the store has not decided yet.
 pub(super) struct PendingReservation {
-    outcome: StoreFuture<ReserveOutcome>,
-    claim: Option<Claim>,
+    outcome: StoreFuture<Outcome>,
+    claims: Option<Claims>,
 }
 
 /// What becomes a [`HeldReservation`] if the store admits it.
-struct Claim {
+struct Claims {
     context: RequestContext,
+    claims: SmallVec<[Claim; 1]>,
+    at: SystemTime,
+}
+
+/// What a request claims of one quota.
+struct Claim {
     demand: Demand,
     /// Limit of the subject, which a shadow quota does not demand.
     limit: Limit,
@@ -126,68 +208,104 @@ impl PendingReservation {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Box<HeldReservation>>, QuotaRejection>> {
         let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
-        let claim = self.claim.take().expect("`PendingReservation` polled after completion");
-        Poll::Ready(claim.hold(layer, outcome))
+        let claims = self.claims.take().expect("`PendingReservation` polled after completion");
+        Poll::Ready(claims.hold(layer, outcome))
     }
 }
 
-impl Claim {
+impl Claims {
     #[inline]
     fn hold(
         self,
         layer: &DailyQuotaLayer,
-        outcome: Result<ReserveOutcome, StoreError>,
+        outcome: Result<Outcome, StoreError>,
     ) -> Result<Option<Box<HeldReservation>>, QuotaRejection> {
-        let Self { context, demand, limit } = self;
-        let (at, amount) = (demand.at, demand.amount);
+        let Self { context, claims, at } = self;
         let visibility =
             Visibility { is_shown: layer.rate_headers().is_some(), is_shadow: layer.is_shadow };
-        match outcome {
-            Ok(ReserveOutcome::Admitted { reservation, mut status }) => {
-                if layer.is_shadow {
-                    status.limit = limit;
-                    if amount > 0 {
-                        note_shadow_excess(status, at);
-                    }
-                }
-                let (store, admission) = (layer.store.clone(), reservation.admission());
-                let entry = QuotaEntry::reserved(store, demand, status, admission, visibility);
-                Ok(Some(Box::new(HeldReservation {
-                    units: Mutex::new(Units::new(reservation, amount)),
-                    change: None,
-                    is_refunded: false,
+        // Another attempt before the last reset meets the same rejection.
+        let resets_last = |statuses: Vec<QuotaStatus>| {
+            for status in &statuses {
+                context.note_exhausted(QuotaEntry::exhausted(*status, visibility));
+            }
+            let later = |last: QuotaStatus, status: QuotaStatus| {
+                if status.resets_at > last.resets_at { status } else { last }
+            };
+            let none = || StoreError::unavailable("the store has rejected a request for no quota");
+            statuses.into_iter().reduce(later).ok_or_else(none)
+        };
+        let rejection = match outcome {
+            Ok(Outcome::Admitted(admitted)) => {
+                let held = claims.into_iter().zip(admitted);
+                let quotas =
+                    held.map(|(claim, admitted)| claim.hold(layer, &context, visibility, admitted));
+                return Ok(Some(Box::new(HeldReservation {
+                    quotas: quotas.collect(),
                     has_ended: false,
-                    entry: context.note_reserved(entry),
                     context,
                     at,
-                })))
+                })));
             }
-            Ok(ReserveOutcome::Exhausted(status)) => {
-                context.note_exhausted(QuotaEntry::exhausted(status, visibility));
-                layer.unless_shadow(QuotaRejection::Exhausted { status, at }).map(|()| None)
+            Ok(Outcome::Exhausted(statuses)) => {
+                resets_last(statuses).map(|status| QuotaRejection::Exhausted { status, at })
             }
-            Ok(ReserveOutcome::Elsewhere(status)) => {
-                context.note_exhausted(QuotaEntry::exhausted(status, visibility));
-                layer.unless_shadow(QuotaRejection::Elsewhere { status, at }).map(|()| None)
+            Ok(Outcome::Elsewhere(statuses)) => {
+                resets_last(statuses).map(|status| QuotaRejection::Elsewhere { status, at })
             }
-            Err(error) => layer.unless_shadow(QuotaRejection::Store(error)).map(|()| None),
+            Err(error) => Err(error),
+        };
+        let rejection = rejection.unwrap_or_else(QuotaRejection::Store);
+        layer.unless_shadow(rejection).map(|()| None)
+    }
+}
+
+impl Claim {
+    /// Returns the units that were reserved, and notes them in the context.
+    #[inline]
+    fn hold(
+        self,
+        layer: &DailyQuotaLayer,
+        context: &RequestContext,
+        visibility: Visibility,
+        (reservation, mut status): (Box<dyn Reservation>, QuotaStatus),
+    ) -> HeldQuota {
+        let Self { demand, limit } = self;
+        let (at, amount) = (demand.at, demand.amount);
+        if layer.is_shadow {
+            status.limit = limit;
+            if amount > 0 {
+                note_shadow_excess(status, at);
+            }
+        }
+        let (store, admission) = (layer.store.clone(), reservation.admission());
+        let entry = QuotaEntry::reserved(store, demand, status, admission, visibility);
+        HeldQuota {
+            units: Mutex::new(Units::new(reservation, amount)),
+            change: None,
+            is_refunded: false,
+            entry: context.note_reserved(entry),
         }
     }
 }
 
 /// The reservation of one request, kept in its future and then in its response body. Boxed, as it is moved often.
 pub(super) struct HeldReservation {
+    quotas: SmallVec<[HeldQuota; 1]>,
+    /// Whether the policy has decided at the end of the response.
+    has_ended: bool,
+    context: RequestContext,
+    at: SystemTime,
+}
+
+/// The units of one quota in a reservation.
+struct HeldQuota {
     /// Never locked: the mutex only makes futures and bodies `Sync`.
     units: Mutex<Units>,
     /// A change that the store has not made yet.
     change: Option<StoreFuture<Change>>,
     is_refunded: bool,
-    /// Whether the policy has decided at the end of the response.
-    has_ended: bool,
-    context: RequestContext,
     /// Index of the quota's entry in the context.
     entry: usize,
-    at: SystemTime,
 }
 
 /// Change of the units that are charged.
@@ -200,23 +318,90 @@ struct Change {
 }
 
 impl HeldReservation {
-    fn units(&mut self) -> &mut Units {
-        self.units.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Starts to make the reservation durable.
     pub(super) fn commit(&mut self) {
-        self.units().commit();
+        self.quotas.iter_mut().for_each(|quota| quota.units().commit());
     }
 
     pub(super) fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        self.units().poll_committed(cx)
+        let mut all = Poll::Ready(Ok(()));
+        for quota in &mut self.quotas {
+            match quota.units().poll_committed(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => all = Poll::Pending,
+            }
+        }
+        all
     }
 
     /// Charges what the handler says, and keeps or refunds it. [`poll_settled`](Self::poll_settled) waits for the
     /// store.
     pub(super) fn settle(&mut self, decision: ChargeDecision) {
-        let changes = self.context.quotas(|quotas| quotas.take_changes(self.entry));
+        for quota in &mut self.quotas {
+            quota.settle(&self.context, decision);
+        }
+    }
+
+    /// Settles the reservation at the end of the response. The policy decides unless it is refunded already.
+    pub(super) fn end(&mut self, policy: &dyn ChargePolicy, end: &ResponseEnd<'_>) {
+        if mem::replace(&mut self.has_ended, true) {
+            return;
+        }
+        let is_refunded = self.quotas.iter().any(|quota| quota.is_refunded);
+        self.settle(if is_refunded { ChargeDecision::Keep } else { policy.at_end(end) });
+    }
+
+    /// Returns whether the response has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// Waits until the store has changed what it has to.
+    pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for quota in &mut self.quotas {
+            ready!(quota.poll_settled(&self.context, cx));
+        }
+        Poll::Ready(())
+    }
+
+    /// Drops a reservation that could not be made durable and so is not charged, with the further units of its
+    /// request. Returns the context of the request.
+    pub(super) fn discard(mut self) -> RequestContext {
+        self.settle(ChargeDecision::Refund(Refund::Always));
+        self.has_ended = true;
+        for quota in &self.quotas {
+            self.context.quotas(|quotas| quotas.discard(quota.entry));
+        }
+        self.context.clone()
+    }
+
+    /// Inserts the rate limit headers, unless a quota inside has rejected the request and shows its own.
+    pub(super) fn insert_headers(
+        &self,
+        rate_headers: &dyn RateHeaders,
+        head: &mut response::Parts,
+    ) {
+        let rejected = head.extensions.get::<Rejected>();
+        if rejected.is_some() && self.context.is_exhausted() {
+            return;
+        }
+        let is_exhausted =
+            rejected.is_some_and(|rejected| rejected.code == catalog::INSUFFICIENT_QUOTA.code());
+        let insert = |statuses: &[QuotaStatus]| {
+            rate_headers.insert(statuses, self.at, &mut head.headers);
+        };
+        self.context.quotas(|quotas| quotas.with_shown(is_exhausted, insert));
+    }
+}
+
+impl HeldQuota {
+    fn units(&mut self) -> &mut Units {
+        self.units.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settle(&mut self, context: &RequestContext, decision: ChargeDecision) {
+        let changes = context.quotas(|quotas| quotas.take_changes(self.entry));
         if changes.is_none() && decision == ChargeDecision::Keep {
             return;
         }
@@ -239,38 +424,25 @@ impl HeldReservation {
             }
         };
         match change.now_or_never() {
-            Ok(change) => self.note_change(change),
+            Ok(change) => self.note_change(context, change),
             Err(pending) => self.change = Some(pending),
         }
     }
 
-    /// Settles the reservation at the end of the response. The policy decides unless it is refunded already.
-    pub(super) fn end(&mut self, policy: &dyn ChargePolicy, end: &ResponseEnd<'_>) {
-        if !mem::replace(&mut self.has_ended, true) {
-            self.settle(if self.is_refunded { ChargeDecision::Keep } else { policy.at_end(end) });
-        }
-    }
-
-    /// Returns whether the response has ended.
-    pub(super) fn has_ended(&self) -> bool {
-        self.has_ended
-    }
-
-    /// Waits until the store has changed what it has to.
-    pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_settled(&mut self, context: &RequestContext, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(change) = &mut self.change {
             let change = ready!(Pin::new(change).poll(cx));
             self.change = None;
-            self.note_change(change);
+            self.note_change(context, change);
         }
         Poll::Ready(())
     }
 
-    fn note_change(&mut self, change: Result<Change, StoreError>) {
+    fn note_change(&mut self, context: &RequestContext, change: Result<Change, StoreError>) {
         match change {
             Ok(Change { charged, refunded }) => {
                 self.is_refunded |= refunded > 0;
-                self.context.quotas(|quotas| {
+                context.quotas(|quotas| {
                     if let Some(charged) = charged {
                         quotas.settle(self.entry, charged);
                     }
@@ -281,33 +453,6 @@ impl HeldReservation {
             }
             Err(error) => warn_unchanged(&error),
         }
-    }
-
-    /// Drops a reservation that could not be made durable and so is not charged, with the further units of its
-    /// request. Returns the context of the request.
-    pub(super) fn discard(mut self) -> RequestContext {
-        self.settle(ChargeDecision::Refund(Refund::Always));
-        self.has_ended = true;
-        self.context.quotas(|quotas| quotas.discard(self.entry));
-        self.context.clone()
-    }
-
-    /// Inserts the rate limit headers, unless a quota inside has rejected the request and shows its own.
-    pub(super) fn insert_headers(
-        &self,
-        rate_headers: &dyn RateHeaders,
-        head: &mut response::Parts,
-    ) {
-        let rejected = head.extensions.get::<Rejected>();
-        if rejected.is_some() && self.context.is_exhausted() {
-            return;
-        }
-        let is_exhausted =
-            rejected.is_some_and(|rejected| rejected.code == catalog::INSUFFICIENT_QUOTA.code());
-        let insert = |statuses: &[QuotaStatus]| {
-            rate_headers.insert(statuses, self.at, &mut head.headers);
-        };
-        self.context.quotas(|quotas| quotas.with_shown(is_exhausted, insert));
     }
 }
 

@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use super::{
     CommitPoint, DailyQuotaLayer, ResponseBody, ResponseFuture,
-    layer::Identity,
+    layer::{Asked, Identity},
     reservation::{Need, Reserving},
 };
 use crate::{request::RequestContext, store::QuotaStore};
@@ -65,16 +65,17 @@ where
         let method = request.method().clone();
         let (at, admission) = context.start_reservation(&*layer.clock);
         // To take the head out and put it back moves the request twice.
-        let (subject, amount) = match layer.without_head(&context) {
+        let asked = match layer.without_head(&context) {
             Some(without_head) => without_head,
             None => {
                 let (head, body) = request.into_parts();
-                let of_head = layer.of_head(&head);
+                let of_head = layer.of_head(&context, &head);
                 request = Request::from_parts(head, body);
                 of_head
             }
         };
-        let need = Need { context, amount, at, admission };
+        let Asked { subject, amount, further } = asked;
+        let need = Need { context, amount, further, at, admission };
         let subject = match subject {
             Identity::Known(subject) => subject,
             Identity::Pending(subject) => {

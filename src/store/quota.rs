@@ -373,6 +373,9 @@ pub enum ReserveAllOutcome {
     Elsewhere(Vec<QuotaStatus>),
 }
 
+/// A reservation, and the status that includes its units.
+pub(crate) type ReservedUnits = (Box<dyn Reservation>, QuotaStatus);
+
 impl fmt::Debug for ReserveAllOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -416,7 +419,7 @@ async fn all_or_none(
 }
 
 /// Reservations that are refunded on drop.
-struct Made(Vec<(Box<dyn Reservation>, QuotaStatus)>);
+struct Made(Vec<ReservedUnits>);
 
 impl Made {
     fn refund(&mut self) -> Vec<StoreFuture<bool>> {

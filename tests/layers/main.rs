@@ -12,5 +12,6 @@ mod custom_upstream;
 mod in_flight;
 mod policies;
 mod rate;
+mod several_quotas;
 mod shadow_metric;
 mod stream_usage;

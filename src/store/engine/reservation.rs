@@ -26,10 +26,9 @@ use crate::{
     error::StoreError,
     key::{KeyId, Limit},
     store::{
-        Admission, Demand, QuotaStatus, Refund, Reservation, ReserveAllOutcome, ReserveOutcome,
-        StoreFuture,
+        Admission, Demand, Refund, Reservation, ReserveAllOutcome, ReserveOutcome, StoreFuture,
         counter::{Count, LockedCounters, MAX_UNITS, Origin},
-        quota::same_counter,
+        quota::{ReservedUnits, same_counter},
     },
 };
 
@@ -95,7 +94,7 @@ impl Engine {
         counters: &[Arc<Counter>],
         demands: &[Demand],
         locked: &mut LockedCounters<'_, Granted>,
-    ) -> Result<Vec<(Box<dyn Reservation>, QuotaStatus)>, StoreError> {
+    ) -> Result<Vec<ReservedUnits>, StoreError> {
         // The first demand opens the request, and its change has the others beside it, so that a record is of all or none.
         let opens = demands.first().is_some_and(|demand| self.opens(demand));
         let begins = |index| opens && index == 0;
