@@ -104,6 +104,13 @@ impl ExactGcra {
         Ok(())
     }
 
+    /// Gives back an event that was counted under this limit.
+    pub(crate) fn give_back(&self, subject: &KeyId, limit: u64) {
+        if let Some(mut arrival) = self.arrivals.get_mut(subject) {
+            *arrival = arrival.saturating_sub(self.period.div_ceil(limit.max(1)));
+        }
+    }
+
     /// Removes arrival times that are past, once in a period.
     fn sweep(&self, now: u64) {
         let next = |at| (at <= now).then(|| now.saturating_add(self.period));

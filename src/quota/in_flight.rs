@@ -21,7 +21,7 @@ use super::{
 use crate::{
     body::{self, BodyEnd, BodyObserver, ObservedBody, expected_length},
     error::Reject,
-    key::Limit,
+    key::{KeyLimit, Limit},
     limit::{InFlight, InFlightGuard},
 };
 
@@ -35,7 +35,7 @@ use crate::{
 ///    rejected at once with 429 `rate_limit_exceeded`, `Retry-After: 1` and the policy `in_flight`
 ///    ([`name`](Self::name)). No request waits for a place.
 /// 3. The subject is the key in the request's [`RequestContext`](crate::request::RequestContext), and all keys have
-///    the same maximum, or both are the result of [`subject`](Self::subject).
+///    the same maximum or each its own ([`per_key`](Self::per_key)); or both are the result of [`subject`](Self::subject).
 /// 4. A subject without a limit passes without being counted. A request without a subject is rejected with 500 and
 ///    logged.
 /// 5. All services of a layer and of its clones count together, in the memory of the process. Only subjects with
@@ -95,6 +95,12 @@ impl InFlightLimitLayer {
     /// Creates a layer that limits how many requests of each key are in flight.
     pub fn new(max: Limit) -> Self {
         Self { config: LimitConfig::new(max, "in_flight"), in_flight: Arc::default() }
+    }
+
+    /// Creates a layer that limits each key by its [`KeyLimit::InFlight`].
+    pub fn per_key() -> Self {
+        let config = LimitConfig::of_record(KeyLimit::InFlight, "in_flight");
+        Self { config, in_flight: Arc::default() }
     }
 
     /// Sets whose requests are counted together, and how many of them may be in flight, in place of the keys and

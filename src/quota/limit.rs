@@ -9,7 +9,7 @@ use http::{Request, Response, request};
 use super::{LimitRejection, Subject, layer::FromRequest};
 use crate::{
     error::{ProblemJson, Reject},
-    key::{KeyId, Limit},
+    key::{KeyId, KeyLimit, Limit},
     request::RequestContext,
 };
 
@@ -26,6 +26,8 @@ pub(super) struct LimitConfig {
 enum LimitSource {
     /// It is the key of the request's context. All keys have this limit.
     Key(Limit),
+    /// It is the key of the request's context, whose record has the limit.
+    Record(KeyLimit),
     /// The request says it.
     Request(FromRequest<Subject>),
 }
@@ -36,6 +38,11 @@ pub(super) type LimitedSubject = (KeyId, u64);
 impl LimitConfig {
     pub(super) fn new(limit: Limit, name: &'static str) -> Self {
         Self { subject: LimitSource::Key(limit), name: name.into(), reject: Arc::new(ProblemJson) }
+    }
+
+    /// Limits each key by this limit of its record.
+    pub(super) fn of_record(limit: KeyLimit, name: &'static str) -> Self {
+        Self { subject: LimitSource::Record(limit), ..Self::new(Limit::Unlimited, name) }
     }
 
     pub(super) fn subject<F, T>(self, subject: F) -> Self
@@ -67,6 +74,14 @@ impl LimitConfig {
                 let context = request.extensions().get::<RequestContext>();
                 let key = context.and_then(RequestContext::key_subject);
                 (request, key.map(|key| Some((key.id, *limit))).ok_or(LimitRejection::NoSubject))
+            }
+            LimitSource::Record(limit) => {
+                let context = request.extensions().get::<RequestContext>();
+                let subject = context.and_then(RequestContext::key).map(|key| {
+                    let units = key.limits.get(*limit).units();
+                    units.map(|units| (key.id.clone(), units))
+                });
+                (request, subject.ok_or(LimitRejection::NoSubject))
             }
             LimitSource::Request(subject) => {
                 let (head, body) = request.into_parts();

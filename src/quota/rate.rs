@@ -4,12 +4,12 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, request};
+use http::{Extensions, Method, Request, Response, request};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -21,8 +21,8 @@ use super::{
 use crate::{
     body,
     clock::{Clock, SystemClock},
-    error::Reject,
-    key::Limit,
+    error::{Reject, Rejected, UpstreamFault},
+    key::{KeyId, KeyLimit, Limit},
     limit::ExactGcra,
 };
 
@@ -38,9 +38,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// 3. A request beyond the limit is rejected at once with 429 `rate_limit_exceeded` and the policy `minute`
 ///    ([`name`](Self::name)). `Retry-After` is the time after which the subject's next request is admitted, in whole
 ///    seconds, at least 1. The rejected request does not count.
-/// 4. An admitted request counts, whatever becomes of it.
+/// 4. An admitted request counts, unless a layer inside has rejected it: then it is given back with its response.
 /// 5. The subject is the key in the request's [`RequestContext`](crate::request::RequestContext), and all keys have
-///    the same limit, or both are the result of [`subject`](Self::subject).
+///    the same limit or each its own ([`per_key`](Self::per_key)); or both are the result of [`subject`](Self::subject).
 /// 6. A subject without a limit passes without being counted. A request without a subject is rejected with 500 and
 ///    logged.
 /// 7. All services of a layer and of its clones count together, in the memory of the process, which is that of the
@@ -107,6 +107,12 @@ impl RateLimitLayer {
         Self::new(limit, MINUTE).name("minute")
     }
 
+    /// Creates a layer that limits each key by its [`KeyLimit::Minute`].
+    pub fn per_key() -> Self {
+        let config = LimitConfig::of_record(KeyLimit::Minute, "minute");
+        Self { config, ..Self::per_minute(Limit::Unlimited) }
+    }
+
     /// Creates a layer that limits the requests of each key in each period. Its [`name`](Self::name) is `rate`.
     pub fn new(limit: Limit, period: Duration) -> Self {
         Self {
@@ -147,14 +153,32 @@ impl RateLimitLayer {
     }
 
     /// Counts a request of this subject, if it is to be counted.
-    fn admit(&self, subject: Option<LimitedSubject>) -> Result<(), LimitRejection> {
-        let Some((id, limit)) = subject else { return Ok(()) };
-        let admitted = self.rates.admit(id, limit, self.clock.monotonic());
+    fn admit(&self, subject: Option<LimitedSubject>) -> Result<Option<Counted>, LimitRejection> {
+        let Some((id, limit)) = subject else { return Ok(None) };
+        let admitted = self.rates.admit(id.clone(), limit, self.clock.monotonic());
         admitted.map_err(|retry_after| LimitRejection::TooFast {
             limit,
             period: self.period,
             retry_after,
-        })
+        })?;
+        Ok(Some(Counted { rates: self.rates.clone(), id, limit }))
+    }
+}
+
+/// A request that was counted.
+struct Counted {
+    rates: Arc<ExactGcra>,
+    id: KeyId,
+    limit: u64,
+}
+
+impl Counted {
+    /// Gives the request back if a layer inside has rejected it, not the upstream.
+    fn settle(self, extensions: &Extensions) {
+        let is_rejected = extensions.get::<Rejected>().is_some();
+        if is_rejected && extensions.get::<UpstreamFault>().is_none() {
+            self.rates.give_back(&self.id, self.limit);
+        }
     }
 }
 
@@ -205,7 +229,7 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (request, subject) = self.layer.config.identify(request);
         let state = match subject.and_then(|subject| self.layer.admit(subject)) {
-            Ok(()) => State::Forwarding { future: self.inner.call(request) },
+            Ok(counted) => State::Forwarding { future: self.inner.call(request), counted },
             Err(rejection) => State::Rejected {
                 method: request.method().clone(),
                 response: Some(self.layer.config.render(rejection, &request)),
@@ -233,7 +257,7 @@ pin_project! {
     #[project = StateProj]
     enum State<F> {
         Rejected { method: Method, response: Option<Response<Bytes>> },
-        Forwarding { #[pin] future: F },
+        Forwarding { #[pin] future: F, counted: Option<Counted> },
     }
 }
 
@@ -253,9 +277,13 @@ where
                 let response = body::ResponseBody::respond(method, response);
                 Poll::Ready(Ok(response.map(|inner| RateLimitBody { inner })))
             }
-            StateProj::Forwarding { future } => {
+            StateProj::Forwarding { future, counted } => {
+                let response = ready!(future.poll(cx))?;
+                if let Some(counted) = counted.take() {
+                    counted.settle(response.extensions());
+                }
                 let inner = |body| RateLimitBody { inner: body::ResponseBody::inner(body) };
-                future.poll(cx).map_ok(|response| response.map(inner))
+                Poll::Ready(Ok(response.map(inner)))
             }
         }
     }

@@ -16,11 +16,12 @@ use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
+    auth::TrialKeyAuthLayer,
     clock::Clock,
     error::{Rejected, reject_fn},
-    key::{KeyId, Limit},
-    quota::{DailyQuotaLayer, LimitRejection, RateLimitLayer, Subject},
-    store::QuotaSubject,
+    key::{KeyId, KeyLimit, KeyRecord, Limit, SecretKey},
+    quota::{DailyQuotaLayer, InFlightLimitLayer, LimitRejection, RateLimitLayer, Subject},
+    store::{QuotaSubject, memory::MemoryStore},
 };
 
 type Body = Full<Bytes>;
@@ -267,7 +268,7 @@ async fn a_rejected_request_costs_no_unit_and_names_its_limit() {
         .layer(quota)
         .service(service_fn(hello));
     let mut policies = Vec::new();
-    for (at, left) in [(0, 9), (0, 8), (0, 8), (1, 8), (30, 7), (30, 7)] {
+    for (at, left) in [(0, 9), (0, 8), (0, 8), (1, 7), (30, 6), (30, 6)] {
         clock.set(Duration::from_secs(at));
         let response = service.clone().oneshot(request("/")).await.unwrap();
         match response.extensions().get::<Rejected>() {
@@ -278,6 +279,45 @@ async fn a_rejected_request_costs_no_unit_and_names_its_limit() {
             }
         }
     }
-    // What the inner limit rejects has counted on the outer one.
-    assert_eq!(policies, ["second", "minute", "minute"]);
+    // What the inner limit rejects does not count on the outer one.
+    assert_eq!(policies, ["second", "minute"]);
+}
+
+#[tokio::test]
+async fn a_request_that_a_layer_inside_rejects_does_not_count() {
+    const LIMIT: u64 = 3;
+    let acme = |units| move |_: &Parts| tenant("acme", units);
+    let quota = DailyQuotaLayer::new(MemoryStore::new()).subject(acme(1));
+    let service = limit(LIMIT, MINUTE).subject(acme(LIMIT)).layer(quota.layer(service_fn(hello)));
+    assert_eq!(status(&service, "/").await, 200);
+    for _ in 0..20 {
+        let response = service.clone().oneshot(request("/")).await.unwrap();
+        let rejected = response.extensions().get::<Rejected>().unwrap();
+        assert_eq!(rejected.policy.as_deref(), Some("daily"), "not the rate");
+    }
+}
+
+#[tokio::test]
+async fn each_key_has_the_limits_of_its_record() {
+    let store = MemoryStore::new();
+    for (id, minute) in
+        [("slow", Limit::Units(1)), ("fast", Limit::Units(4)), ("any", Limit::Unlimited)]
+    {
+        let mut record = KeyRecord::new(KeyId::from(id), Limit::Unlimited);
+        record.limits = record.limits.with(KeyLimit::Minute, minute);
+        store.insert(&SecretKey::parse(&format!("trial-key-{id}")).unwrap(), record).unwrap();
+    }
+    let service = TrialKeyAuthLayer::new(store).layer(
+        RateLimitLayer::per_key().layer(InFlightLimitLayer::per_key().layer(service_fn(hello))),
+    );
+    for (id, admitted) in [("slow", 1), ("fast", 4), ("any", 9)] {
+        let mut passed = 0;
+        for _ in 0..9 {
+            let mut request = request("/");
+            let key = format!("trial-key-{id}").parse().unwrap();
+            request.headers_mut().insert("x-api-key", key);
+            passed += usize::from(service.clone().oneshot(request).await.unwrap().status() == 200);
+        }
+        assert_eq!(passed, admitted, "{id}");
+    }
 }
