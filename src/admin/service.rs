@@ -29,7 +29,7 @@ use crate::{
     },
     clock::Calendar,
     error::{Reject, Rejection, catalog},
-    key::Limit,
+    key::{KeyLimits, Limit},
     request::RequestContext,
 };
 
@@ -62,7 +62,13 @@ impl<S: Clone> AdminService<S> {
     /// Sets the daily limit of keys that are issued without one. The default is 200.
     #[must_use]
     pub fn default_daily_limit(self, default_daily_limit: Limit) -> Self {
-        self.with(|shared| shared.default_daily_limit = default_daily_limit)
+        self.with(|shared| shared.default_limits.daily = default_daily_limit)
+    }
+
+    /// Sets the other limits of keys that are issued without them. There are none by default.
+    #[must_use]
+    pub fn default_limits(self, default_limits: KeyLimits) -> Self {
+        self.with(|shared| shared.default_limits.others = default_limits)
     }
 
     /// Sets the path at which the service is mounted, as request paths contain it. The default is

@@ -18,7 +18,7 @@ use crate::{
     },
     clock::Calendar,
     error::{ProblemJson, Reject, Rejection},
-    key::Limit,
+    key::{DefaultLimits, Limit},
     limit::Gcra,
 };
 
@@ -33,7 +33,7 @@ pub(crate) struct Shared<S> {
     pub(crate) store: S,
     pub(crate) tokens: AdminTokens,
     pub(crate) reject: Arc<dyn Reject>,
-    pub(crate) default_daily_limit: Limit,
+    pub(crate) default_limits: DefaultLimits,
     pub(crate) prefix: Arc<str>,
     pub(crate) page: AdminPage,
     pub(crate) allow: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
@@ -70,7 +70,7 @@ impl<S> Shared<S> {
             store,
             tokens,
             reject: Arc::new(ProblemJson),
-            default_daily_limit: DEFAULT_DAILY_LIMIT,
+            default_limits: DefaultLimits::daily(DEFAULT_DAILY_LIMIT),
             page: AdminPage::new("/admin", ""),
             prefix: "/admin".into(),
             allow: None,

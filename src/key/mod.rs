@@ -6,6 +6,7 @@ mod claim;
 mod generate;
 mod id;
 mod limit;
+mod limits;
 mod record;
 mod secret;
 
@@ -13,6 +14,10 @@ pub use claim::ClaimToken;
 pub use generate::{Checksum, InvalidUser, user_from_label};
 pub use id::KeyId;
 pub use limit::{InvalidLimit, Limit};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use limits::null_limits;
+pub(crate) use limits::{DefaultLimits, LIMIT_NAMES, LimitChanges};
+pub use limits::{KeyLimit, KeyLimits};
 pub use record::{InvalidKeyVersion, KeyPatch, KeyRecord, KeyVersion};
 #[cfg(any(feature = "admin", feature = "auth"))]
 pub(crate) use secret::bearer;

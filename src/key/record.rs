@@ -3,7 +3,7 @@
 //! Everything that depends on the fields of [`KeyRecord`] destructures it, or [`KeyPatch`], without
 //! `..`, so that a new field does not compile until each place takes it into account.
 
-use std::{fmt, str::FromStr, time::SystemTime};
+use std::{fmt, iter, str::FromStr, time::SystemTime};
 
 #[cfg(feature = "serde")]
 use serde::{Serialize, Serializer};
@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{InvalidLimit, KeyHash, KeyId, Limit, hex, unhex};
+use super::{InvalidLimit, KeyHash, KeyId, KeyLimit, KeyLimits, Limit, LimitChanges, hex, unhex};
 #[cfg(feature = "admin")]
 use crate::clock::rfc3339;
 
@@ -28,6 +28,8 @@ pub struct KeyRecord {
     pub label: String,
     /// Maximum number of requests per day.
     pub daily_limit: Limit,
+    /// Its other limits.
+    pub limits: KeyLimits,
     /// Time at which the key was issued, if known.
     pub created_at: Option<SystemTime>,
     /// Time from which the key is rejected.
@@ -54,6 +56,7 @@ pub struct KeyRecord {
 pub struct KeyPatch {
     pub(crate) label: Option<String>,
     pub(crate) daily_limit: Option<Limit>,
+    pub(crate) limits: LimitChanges,
     pub(crate) expires_at: Option<Option<SystemTime>>,
     pub(crate) disabled: Option<bool>,
 }
@@ -78,6 +81,7 @@ impl KeyRecord {
             masked: String::new(),
             label: String::new(),
             daily_limit,
+            limits: KeyLimits::default(),
             created_at: None,
             expires_at: None,
             disabled: false,
@@ -88,10 +92,11 @@ impl KeyRecord {
     ///
     /// # Errors
     ///
-    /// The limit has none ([`Limit::to_stored`]).
+    /// A limit has none ([`Limit::to_stored`]).
     #[cfg(any(feature = "admin", feature = "memory", feature = "engine"))]
     pub(crate) fn check(&self) -> Result<(), InvalidLimit> {
-        self.daily_limit.to_stored().map(|_| ())
+        self.daily_limit.to_stored()?;
+        self.limits.check()
     }
 
     /// Whether the key is neither disabled nor expired at this time.
@@ -107,7 +112,8 @@ impl KeyRecord {
     /// Returns the fields that the audit trail records, as a JSON object.
     #[cfg(feature = "admin")]
     pub(crate) fn audit_fields(&self) -> Map<String, Value> {
-        let Self { id: _, masked, label, daily_limit, created_at: _, expires_at, disabled } = self;
+        let Self { id: _, masked, label, daily_limit, limits, created_at: _, expires_at, disabled } =
+            self;
         let fields = [
             ("key", json!(masked)),
             ("label", json!(label)),
@@ -115,7 +121,8 @@ impl KeyRecord {
             ("expires_at", json!(expires_at.map(rfc3339))),
             ("disabled", json!(disabled)),
         ];
-        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        let limits = limits.iter().map(|(limit, value)| (limit.name(), json!(value.number())));
+        fields.into_iter().chain(limits).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// Returns the fields of a new key as a JSON object.
@@ -142,6 +149,16 @@ impl KeyPatch {
         Ok(Self { daily_limit: Some(limit), ..self })
     }
 
+    /// Sets another limit.
+    ///
+    /// # Errors
+    ///
+    /// The limit has no stored form ([`Limit::to_stored`]).
+    pub fn limit(self, limit: KeyLimit, value: Limit) -> Result<Self, InvalidLimit> {
+        value.to_stored()?;
+        Ok(Self { limits: self.limits.with(limit, Some(value)), ..self })
+    }
+
     /// Sets the time from which the key is rejected, or removes it.
     #[must_use]
     pub fn expires_at(self, at: Option<SystemTime>) -> Self {
@@ -156,7 +173,8 @@ impl KeyPatch {
 
     /// Sets the fields of the record for which the patch has a value.
     pub fn apply(&self, record: &mut KeyRecord) {
-        let Self { label, daily_limit, expires_at, disabled } = self;
+        let Self { label, daily_limit, limits, expires_at, disabled } = self;
+        limits.apply(&mut record.limits);
         if let Some(label) = label {
             record.label.clone_from(label);
         }
@@ -175,8 +193,16 @@ impl KeyPatch {
 impl KeyVersion {
     /// Computes the version of the record of a key with this hash.
     pub fn of(record: &KeyRecord, key: Option<KeyHash>) -> Self {
-        let KeyRecord { id, masked: _, label, daily_limit, created_at: _, expires_at, disabled } =
-            record;
+        let KeyRecord {
+            id,
+            masked: _,
+            label,
+            daily_limit,
+            limits,
+            created_at: _,
+            expires_at,
+            disabled,
+        } = record;
         let time = expires_at.map(|at| at.duration_since(SystemTime::UNIX_EPOCH));
         let mut hash = Sha256::new();
         for text in [id.as_str(), label] {
@@ -184,7 +210,9 @@ impl KeyVersion {
             hash.update(text);
         }
         hash.update(key.map_or([0; 32], |hash| *hash.as_bytes()));
-        hash.update(daily_limit.units().map_or([0xff; 8], u64::to_le_bytes));
+        for limit in iter::once(*daily_limit).chain(limits.iter().map(|(_, limit)| limit)) {
+            hash.update(limit.units().map_or([0xff; 8], u64::to_le_bytes));
+        }
         hash.update(
             time.and_then(Result::ok).map_or([0xff; 16], |at| at.as_millis().to_le_bytes()),
         );

@@ -60,7 +60,7 @@ pub(super) enum Identity {
 }
 
 /// What a request needs of the layer's quotas.
-pub(super) struct Asked {
+pub(super) struct RequestNeeds {
     pub(super) subject: Identity,
     pub(super) amount: u64,
     pub(super) further: Vec<QuotaNeed>,
@@ -304,19 +304,19 @@ impl DailyQuotaLayer {
     }
 
     /// Returns the subject of a request, and what it needs, if they do not depend on its head.
-    pub(super) fn without_head(&self, context: &RequestContext) -> Option<Asked> {
+    pub(super) fn without_head(&self, context: &RequestContext) -> Option<RequestNeeds> {
         match (&self.subject, &self.cost) {
             (SubjectSource::Key, None) => {
                 let subject = Identity::Known(context.key_subject().into());
                 let further = self.further.iter().map(|rule| rule.without_head(context));
-                Some(Asked { subject, amount: 1, further: further.collect::<Option<_>>()? })
+                Some(RequestNeeds { subject, amount: 1, further: further.collect::<Option<_>>()? })
             }
             _ => None,
         }
     }
 
     /// Returns the subject of the request with this head, and what it needs.
-    pub(super) fn of_head(&self, context: &RequestContext, head: &request::Parts) -> Asked {
+    pub(super) fn of_head(&self, context: &RequestContext, head: &request::Parts) -> RequestNeeds {
         let amount = self.cost.as_ref().map_or(1, |cost| cost(head));
         let subject = match &self.subject {
             SubjectSource::Key => Identity::Known(Subject::of_key(head)),
@@ -324,7 +324,7 @@ impl DailyQuotaLayer {
             SubjectSource::Lookup(subject) => Identity::Pending(subject(head)),
         };
         let further = self.further.iter().map(|rule| rule.of_head(context, head)).collect();
-        Asked { subject, amount, further }
+        RequestNeeds { subject, amount, further }
     }
 
     fn quotas(&self) -> impl Iterator<Item = Quota> {

@@ -4,7 +4,7 @@ use http::request;
 
 use super::{Subject, layer::FromRequest};
 use crate::{
-    key::{KeyRecord, Limit},
+    key::{KeyLimit, KeyRecord, Limit},
     request::RequestContext,
     store::{Quota, QuotaSubject},
 };
@@ -60,6 +60,12 @@ impl QuotaRule {
         Self { quota, subject: RuleSubject::Key(Arc::new(limit)), cost: None }
     }
 
+    /// Creates the rule of a key's requests per calendar month, [`KeyLimit::Monthly`]. The requests of a key without that
+    /// limit are not counted.
+    pub fn monthly() -> Self {
+        Self::of_key(Quota::MONTHLY, |key| limited(key.limits.get(KeyLimit::Monthly)))
+    }
+
     /// Sets how many units a request costs. 1 by default.
     #[must_use]
     pub fn cost<F>(self, cost: F) -> Self
@@ -102,6 +108,10 @@ fn of_key(context: &RequestContext, limit: &dyn Fn(&KeyRecord) -> Option<Limit>)
         }),
         None => Subject::Unknown,
     }
+}
+
+fn limited(limit: Limit) -> Option<Limit> {
+    limit.units().map(Limit::Units)
 }
 
 impl fmt::Debug for QuotaRule {

@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use super::{
     CommitPoint, DailyQuotaLayer, ResponseBody, ResponseFuture,
-    layer::{Asked, Identity},
+    layer::{Identity, RequestNeeds},
     reservation::{Need, Reserving},
 };
 use crate::{request::RequestContext, store::QuotaStore};
@@ -65,7 +65,7 @@ where
         let method = request.method().clone();
         let (at, admission) = context.start_reservation(&*layer.clock);
         // To take the head out and put it back moves the request twice.
-        let asked = match layer.without_head(&context) {
+        let needs = match layer.without_head(&context) {
             Some(without_head) => without_head,
             None => {
                 let (head, body) = request.into_parts();
@@ -74,7 +74,7 @@ where
                 of_head
             }
         };
-        let Asked { subject, amount, further } = asked;
+        let RequestNeeds { subject, amount, further } = needs;
         let need = Need { context, amount, further, at, admission };
         let subject = match subject {
             Identity::Known(subject) => subject,

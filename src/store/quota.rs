@@ -53,6 +53,8 @@ struct Definition {
 }
 
 static DAILY: Definition = Definition { name: "daily", period: Period::Day, text: "daily" };
+static MONTHLY: Definition =
+    Definition { name: "monthly", period: Period::Month, text: "monthly/month" };
 /// Every other quota, once each: so quotas are equal if they are in the same place.
 static OTHERS: Mutex<Vec<&Definition>> = Mutex::new(Vec::new());
 
@@ -63,6 +65,8 @@ pub struct InvalidQuota(String);
 impl Quota {
     /// The quota that reports, pages and the admin API show.
     pub const DAILY: Self = Self(&DAILY);
+    /// The quota of a key's requests per calendar month ([`KeyLimit::Monthly`](crate::key::KeyLimit::Monthly)).
+    pub const MONTHLY: Self = Self(&MONTHLY);
     /// Maximum length of a name in bytes.
     pub const MAX_LENGTH: usize = 23;
 
@@ -77,7 +81,7 @@ impl Quota {
             return Err(InvalidQuota(name.to_owned()));
         }
         let mut others = OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = [&DAILY].into_iter().chain(others.iter().copied());
+        let known = [&DAILY, &MONTHLY].into_iter().chain(others.iter().copied());
         let mut found = known.filter(|known| (known.name, known.period) == (name, period));
         if let Some(found) = found.next() {
             return Ok(Self(found));
@@ -631,6 +635,8 @@ mod tests {
         let monthly = Quota::new("daily", Period::Month).unwrap();
         assert_eq!((monthly.as_str(), "daily/month".parse()), ("daily/month", Ok(monthly)));
         assert_ne!(monthly, Quota::DAILY);
+        assert_eq!(Quota::new("monthly", Period::Month), Ok(Quota::MONTHLY));
+        assert_eq!(Quota::MONTHLY, Quota::MONTHLY.as_str().parse().unwrap());
         assert!("tokens/second".parse::<Quota>().is_err());
     }
 }

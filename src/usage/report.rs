@@ -23,10 +23,10 @@ use crate::{
     body::ResponseBody,
     clock::{Calendar, Clock, Day, SystemClock, rfc3339},
     error::{ProblemJson, Reject, Rejection, StoreError, catalog, json},
-    key::{KeyId, KeyRecord},
+    key::{KeyId, KeyLimit, KeyRecord, Limit},
     request::RequestContext,
     store::{
-        Demand, QuotaStatus, QuotaStore, Tokens,
+        Demand, Quota, QuotaStatus, QuotaStore, Tokens,
         rate_headers::{IetfRateHeaders, RateHeaders},
         report::{
             RequestQuery, RequestRecord, TokenSums, UsageFigures, UsageQuery, UsageReader, UsageRow,
@@ -48,7 +48,7 @@ const MAX_FAILED: usize = 10;
 /// 401. Nothing is charged. `used` and `remaining` always add up to `daily_limit`: where the limit
 /// was lowered below what is used, `used` is the limit. `history` holds the last 30 days before
 /// `day`, newest first, without the days on which nothing was used; `models` the 100 busiest models of
-/// the 30 days that end with `day`.
+/// the 30 days that end with `day`; `limits` each limit of the key, with what is used of it if the store counts that.
 ///
 /// `calendar` must be the store's own: it names the time zone of `day`.
 pub fn usage_service<S>(store: S, calendar: Calendar) -> UsageService<S> {
@@ -128,6 +128,12 @@ impl<S: QuotaStore + UsageReader> Shared<S> {
     ) -> Result<Response<Bytes>, StoreError> {
         let demand = Demand::new(record.id.clone(), record.daily_limit, at);
         let status = self.store.status(&demand).await?;
+        let mut statuses = vec![status];
+        let monthly = record.limits.get(KeyLimit::Monthly);
+        if monthly.units().is_some() {
+            let demand = Demand::new(record.id.clone(), monthly, at).quota(Quota::MONTHLY);
+            statuses.push(self.store.status(&demand).await?);
+        }
         let from = status.day.minus(HISTORY_DAYS);
         let mut query = UsageQuery::days(from, status.day).key(record.id.clone());
         query.group_by.model = true;
@@ -135,9 +141,10 @@ impl<S: QuotaStore + UsageReader> Shared<S> {
         let failed = RequestQuery::latest(MAX_FAILED).key(record.id.clone()).failed_only();
         let failed = self.store.requests(failed).await?;
         let time_zone = self.calendar.time_zone();
-        let usage = Usage::of(record, &status, time_zone, report.rows, &failed);
+        let limits = limits(record, &statuses);
+        let usage = Usage::of(record, &status, limits, time_zone, report.rows, &failed);
         let mut response = json_response(json(&usage));
-        self.headers.insert(&[status], at, response.headers_mut());
+        self.headers.insert(&statuses, at, response.headers_mut());
         Ok(response)
     }
 
@@ -237,6 +244,7 @@ struct Usage<'a> {
     remaining: Option<u64>,
     unlimited: bool,
     resets_at: String,
+    limits: Vec<LimitStatus>,
     requests: Requests,
     #[serde(with = "TokenSums")]
     tokens: Tokens,
@@ -246,6 +254,38 @@ struct Usage<'a> {
     /// Absent where the store keeps no single requests, or none that failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FailedRequest<'a>>,
+}
+
+/// One limit of the key.
+#[derive(Serialize)]
+struct LimitStatus {
+    policy: &'static str,
+    unit: &'static str,
+    limit: u64,
+    /// `None` if it is counted in the memory of the gateway.
+    used: Option<u64>,
+    remaining: Option<u64>,
+    resets_at: Option<String>,
+}
+
+impl LimitStatus {
+    fn counted(status: &QuotaStatus) -> Option<Self> {
+        let limit = status.limit.units()?;
+        Some(Self {
+            policy: status.quota.name(),
+            unit: "requests",
+            limit,
+            used: Some(status.used.min(limit)),
+            remaining: status.remaining(),
+            resets_at: Some(rfc3339(status.resets_at)),
+        })
+    }
+
+    fn of_process(policy: &'static str, limit: Limit) -> Option<Self> {
+        let limit = limit.units()?;
+        let unit = "requests";
+        Some(Self { policy, unit, limit, used: None, remaining: None, resets_at: None })
+    }
 }
 
 #[derive(Serialize)]
@@ -304,6 +344,7 @@ impl<'a> Usage<'a> {
     fn of(
         record: &'a KeyRecord,
         status: &QuotaStatus,
+        limits: Vec<LimitStatus>,
         timezone: &'a str,
         rows: Vec<UsageRow>,
         failed: &'a [RequestRecord],
@@ -333,6 +374,7 @@ impl<'a> Usage<'a> {
             remaining: status.remaining(),
             unlimited: limit.is_none(),
             resets_at: rfc3339(status.resets_at),
+            limits,
             requests: Requests {
                 succeeded: today.succeeded,
                 failed: today.failed,
@@ -346,6 +388,17 @@ impl<'a> Usage<'a> {
             errors: failed.iter().map(FailedRequest::from).collect(),
         }
     }
+}
+
+/// Returns the limits of a key: those with a status, and those that each process counts in memory.
+fn limits(record: &KeyRecord, statuses: &[QuotaStatus]) -> Vec<LimitStatus> {
+    let counted = statuses.iter().filter_map(LimitStatus::counted);
+    let of_process = [("minute", KeyLimit::Minute), ("in_flight", KeyLimit::InFlight)];
+    let of_process = of_process.map(|(policy, limit)| (policy, record.limits.get(limit)));
+    let of_process = of_process.into_iter();
+    counted
+        .chain(of_process.filter_map(|(policy, limit)| LimitStatus::of_process(policy, limit)))
+        .collect()
 }
 
 /// Returns the days with requests, newest first.

@@ -30,7 +30,7 @@ async fn exported_keys_are_imported_once() {
     from.call(
         "PATCH",
         &format!("/admin/keys/{odd}"),
-        r#"{"disabled":true,"expires_at":"2999-01-01"}"#,
+        r#"{"disabled":true,"expires_at":"2999-01-01","monthly_limit":7,"max_in_flight":2}"#,
     )
     .await;
     let file = from.get("/admin/keys/export?format=csv").await;
@@ -53,6 +53,7 @@ async fn exported_keys_are_imported_once() {
         key["created_at"] = Value::Null;
     }
     assert_eq!(here, there);
+    assert_eq!([&here["monthly_limit"], &here["minute_limit"], &here["max_in_flight"]], [7, 0, 2]);
     let trail = to.get("/admin/audit?action=key.import").await.json();
     assert_eq!(trail["entries"].as_array().unwrap().len(), 2);
 }

@@ -327,6 +327,8 @@ async fn a_reset_gives_the_whole_limit_to_the_requests_of_all_nodes() {
         for store in &nodes.stores {
             reserve_soon(store, 30).await;
         }
+        // A unit that its node does not report in time counts after the reset.
+        assert_eq!(nodes.counted().await.0, 3);
         let edit = KeyEdit::new(KeyRef::new("alice"), KeyChange::ResetUsage, Actor::default());
         nodes.stores[1].change(edit).await.unwrap();
         let (admitted, _) = use_up_at_once(&nodes.stores, 24, 30).await;

@@ -5,7 +5,7 @@ use std::{error::Error, fmt, time::SystemTime};
 use crate::{
     admin::store::KeySummary,
     clock::{Day, parse_timestamp, rfc3339},
-    key::{InvalidLimit, KeyHash, KeyId, KeyRecord, Limit, SecretKey},
+    key::{InvalidLimit, KeyHash, KeyId, KeyLimits, KeyRecord, LIMIT_NAMES, Limit, SecretKey},
 };
 
 /// Key that was issued elsewhere and is to be imported. Every store can keep its record.
@@ -66,8 +66,8 @@ impl ImportedKey {
     /// Reads a key from the text columns of a file or table.
     ///
     /// The columns are `key` in clear, or `key_sha256` (64 hexadecimal digits) and optionally the
-    /// masked `key`; `daily_limit`; and optionally `id`, `label`, `created_at`, `expires_at` and
-    /// `disabled`.
+    /// masked `key`; `daily_limit`; and optionally `id`, `label`, `created_at`, `expires_at`, `disabled` and the
+    /// [other limits](crate::key::KeyLimit), of which those that are absent are unlimited.
     ///
     /// # Errors
     ///
@@ -76,13 +76,16 @@ impl ImportedKey {
         column: impl Fn(&'static str) -> Option<&'a str>,
     ) -> Result<Self, InvalidColumn> {
         let column = |name| column(name).filter(|text| !text.is_empty());
-        let daily_limit = column("daily_limit")
-            .ok_or_else(|| InvalidColumn::new("daily_limit", "must be given"))?;
-        let daily_limit =
-            daily_limit.parse().ok().and_then(|limit: i64| Limit::from_stored(limit).ok());
-        let daily_limit = daily_limit.ok_or_else(|| {
+        let limit = |name| {
+            let Some(text) = column(name) else { return Ok(None) };
+            let limit = text.parse().ok().and_then(|number: i64| Limit::from_stored(number).ok());
             let expected = "must be a whole number from 0 (unlimited) to 1000000000";
-            InvalidColumn::new("daily_limit", expected)
+            limit.map(Some).ok_or_else(|| InvalidColumn::new(name, expected))
+        };
+        let daily_limit = limit("daily_limit")?
+            .ok_or_else(|| InvalidColumn::new("daily_limit", "must be given"))?;
+        let limits = KeyLimits::try_read(|of| {
+            limit(of.name()).map(|limit| limit.unwrap_or(Limit::Unlimited))
         })?;
         let (hash, masked) = match column("key_sha256") {
             Some(digits) => {
@@ -125,23 +128,31 @@ impl ImportedKey {
             Some(_) => return Err(InvalidColumn::new("disabled", "must be true or false")),
         };
         let id = id.unwrap_or_else(KeyId::generate);
-        let record = KeyRecord { id, masked, label, daily_limit, created_at, expires_at, disabled };
+        let record =
+            KeyRecord { id, masked, label, daily_limit, limits, created_at, expires_at, disabled };
         Ok(Self { hash, record, used: Vec::new() })
     }
 }
 
 /// Columns of a key in a CSV file.
 #[cfg_attr(not(feature = "admin"), allow(dead_code))]
-pub(crate) const KEY_COLUMNS: [&str; 8] =
-    ["id", "key", "key_sha256", "label", "daily_limit", "created_at", "expires_at", "disabled"];
+pub(crate) const KEY_COLUMNS: [&str; 8 + LIMIT_NAMES.len()] = {
+    let first =
+        ["id", "key", "key_sha256", "label", "daily_limit", "created_at", "expires_at", "disabled"];
+    let mut columns = [""; 8 + LIMIT_NAMES.len()];
+    let (begin, limits) = columns.split_at_mut(first.len());
+    begin.copy_from_slice(&first);
+    limits.copy_from_slice(&LIMIT_NAMES);
+    columns
+};
 
 /// Returns the cells of a key in the order of [`KEY_COLUMNS`].
 #[cfg_attr(not(feature = "admin"), allow(dead_code))]
 pub(crate) fn key_cells(key: &KeySummary) -> [String; KEY_COLUMNS.len()] {
-    let KeyRecord { id, masked, label, daily_limit, created_at, expires_at, disabled } =
+    let KeyRecord { id, masked, label, daily_limit, limits, created_at, expires_at, disabled } =
         &key.record;
     let time = |at: &Option<SystemTime>| at.map(rfc3339).unwrap_or_default();
-    [
+    let first = [
         id.to_string(),
         masked.clone(),
         key.hash.map(|hash| hash.to_hex()).unwrap_or_default(),
@@ -150,7 +161,10 @@ pub(crate) fn key_cells(key: &KeySummary) -> [String; KEY_COLUMNS.len()] {
         time(created_at),
         time(expires_at),
         disabled.to_string(),
-    ]
+    ];
+    let limits = limits.iter().map(|(_, limit)| limit.number().to_string());
+    let mut cells = first.into_iter().chain(limits);
+    [(); KEY_COLUMNS.len()].map(|()| cells.next().unwrap_or_default())
 }
 
 /// Whether the id can be used as a path segment of the admin API.

@@ -17,8 +17,16 @@ macro_rules! engine_option_setters {
 
         /// Sets the limit of rows that were typed into `api_keys` without one.
         #[must_use]
-        pub fn default_daily_limit(self, default_daily_limit: $crate::key::Limit) -> Self {
-            Self { default_daily_limit, ..self }
+        pub fn default_daily_limit(mut self, default_daily_limit: $crate::key::Limit) -> Self {
+            self.default_limits.daily = default_daily_limit;
+            self
+        }
+
+        /// Sets the other limits of rows that were typed into `api_keys` without them. There are none by default.
+        #[must_use]
+        pub fn default_limits(mut self, default_limits: $crate::key::KeyLimits) -> Self {
+            self.default_limits.others = default_limits;
+            self
         }
 
         /// Sets the number of days for which single requests are kept, in addition to the daily sums,

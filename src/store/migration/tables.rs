@@ -88,6 +88,9 @@ pub(super) const TABLES: &[Table] = &[
             ("key", Text),
             ("label", Text),
             ("daily_limit", Limit),
+            ("monthly_limit", Limit),
+            ("minute_limit", Limit),
+            ("max_in_flight", Limit),
             ("created_at", Text),
             ("expires_at", Text),
             ("disabled", Switch),
@@ -219,8 +222,8 @@ mod tests {
         let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let mut files: Vec<_> =
             entries.filter(|path| path.extension().is_some_and(|kind| kind == "sql")).collect();
-        files.sort();
-        assert!(files.len() < 10, "their names are sorted as texts");
+        // By their numbers: `10.sql` comes after `9.sql`.
+        files.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
         let mut tables = Columns::new();
         for file in files {
             let sql = fs::read_to_string(&file).unwrap();

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Day},
-    key::Limit,
+    key::DefaultLimits,
     store::{
         Demand,
         engine::{Engine, queue::Queue},
@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct Core {
     pub(super) engine: Arc<Engine>,
     pub(super) queue: Arc<Queue<PostgresLedger>>,
-    pub(super) default_daily_limit: Limit,
+    pub(super) default_limits: DefaultLimits,
     pub(super) keys: KeyCache,
     /// Whether changes of keys and leases are heard of. What was cached before is not used otherwise.
     is_listening: AtomicBool,
@@ -54,7 +54,7 @@ impl Core {
             has_own_clock: options.clock.is_some(),
             queue: Arc::new(engine.queue()),
             engine: Arc::new(engine),
-            default_daily_limit: options.default_daily_limit,
+            default_limits: options.default_limits,
             keys: KeyCache::default(),
             is_listening: AtomicBool::new(false),
         }

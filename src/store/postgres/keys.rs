@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::parse_timestamp,
     error::{StoreError, StoreErrorKind},
-    key::{KeyHash, KeyId, KeyRecord, Limit, SecretKey},
+    key::{DefaultLimits, KeyHash, KeyId, KeyRecord, SecretKey},
     store::{KeyStore, StoreFuture, key_cache::CachedKey},
 };
 
@@ -63,7 +63,7 @@ impl PostgresStore {
             return Ok(cached.record(|| core.now()));
         }
         let generation = core.keys.generation();
-        let found = find(&client, hash, core.default_daily_limit).await;
+        let found = find(&client, hash, core.default_limits).await;
         let found = found.map_err(|error| self.look_up_failed(error))?;
         let Some(found) = found else { return Ok(None) };
         let (record, valid_until) = found?;
@@ -76,7 +76,11 @@ impl PostgresStore {
 type Found = Result<(KeyRecord, Option<std::time::SystemTime>), StoreError>;
 
 /// Returns the record of the row with this hash, and the time until which a rotated secret remains valid.
-async fn find(client: &Client, hash: KeyHash, default: Limit) -> sql::Result<Option<Found>> {
+async fn find(
+    client: &Client,
+    hash: KeyHash,
+    defaults: DefaultLimits,
+) -> sql::Result<Option<Found>> {
     let sql = "SELECT key_hash = $1 AS is_current, * FROM api_keys
         WHERE key_hash = $1 OR old_key_hash = $1";
     let Some(row) = sql::optional(client, sql, &[text(&hash.to_hex())]).await? else {
@@ -86,7 +90,7 @@ async fn find(client: &Client, hash: KeyHash, default: Limit) -> sql::Result<Opt
     let is_current: bool = row.try_get::<_, Option<bool>>("is_current")?.unwrap_or_default();
     // A rotated secret without a valid time has expired.
     let until = until.as_deref().and_then(parse_timestamp).unwrap_or(UNIX_EPOCH);
-    let record = columns::record(&row, default)?;
+    let record = columns::record(&row, defaults)?;
     Ok(Some(record.map(|record| (record, (!is_current).then_some(until)))))
 }
 

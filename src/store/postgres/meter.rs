@@ -47,7 +47,7 @@ async fn keys(client: &Client, core: &Core) -> sql::Result<Keys> {
               WHERE u.quota = 'daily' AND u.day = $5) AS used
         WHERE daily_limit > 0";
     let [first, second, third] = PERCENT.map(|(percent, _)| percent);
-    let (default, day) = (bigint(core.default_daily_limit.number()), core.today().to_string());
+    let (default, day) = (bigint(core.default_limits.daily.number()), core.today().to_string());
     let params = [int(&first), int(&second), int(&third), int(&default), text(&day)];
     let row = sql::one(client, sql, &params).await?;
     Ok(Keys { all: row.try_get(0)?, near: [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?] })

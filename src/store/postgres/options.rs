@@ -3,7 +3,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 use super::address::{Address, InvalidDatabaseUrl};
 use crate::{
     clock::{Calendar, Clock},
-    key::Limit,
+    key::{DefaultLimits, Limit},
     store::engine::{Durability, EngineOptions, engine_option_setters, this_boot},
 };
 
@@ -15,7 +15,7 @@ pub struct PostgresOptions {
     pub(super) calendar: Calendar,
     pub(super) clock: Option<Arc<dyn Clock>>,
     pub(super) durability: Durability,
-    pub(super) default_daily_limit: Limit,
+    pub(super) default_limits: DefaultLimits,
     pub(super) retention_days: u32,
     pub(super) connections: usize,
     pub(super) boot: Option<String>,
@@ -46,7 +46,7 @@ impl PostgresOptions {
             calendar: Calendar::utc(),
             clock: None,
             durability: Durability::default(),
-            default_daily_limit: Limit::Units(200),
+            default_limits: DefaultLimits::daily(Limit::Units(200)),
             retention_days: 0,
             connections: 8,
             boot: this_boot(),
@@ -110,7 +110,7 @@ impl fmt::Debug for PostgresOptions {
             .field("journal", &self.journal)
             .field("calendar", &self.calendar)
             .field("durability", &self.durability)
-            .field("default_daily_limit", &self.default_daily_limit)
+            .field("default_limits", &self.default_limits)
             .field("retention_days", &self.retention_days)
             .finish_non_exhaustive()
     }

@@ -106,7 +106,7 @@ impl PostgresStore {
         Err(other_period())
     }
 
-    /// Waits, and sets the time of the demands anew, if the ledger counts another period than this node.
+    /// Waits, and sets the time of the demands again, if the ledger counts another period than this node.
     async fn begin_again(
         &self,
         error: TripError,

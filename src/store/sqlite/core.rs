@@ -3,7 +3,7 @@ use std::{sync::Arc, time::SystemTime};
 use super::{SqliteOptions, ledger::SqliteLedger};
 use crate::{
     clock::Day,
-    key::Limit,
+    key::DefaultLimits,
     store::{
         engine::{Engine, queue::Queue},
         key_cache::KeyCache,
@@ -14,7 +14,7 @@ use crate::{
 pub(super) struct Core {
     pub(super) engine: Arc<Engine>,
     pub(super) queue: Arc<Queue<SqliteLedger>>,
-    pub(super) default_daily_limit: Limit,
+    pub(super) default_limits: DefaultLimits,
     pub(super) keys: KeyCache,
 }
 
@@ -23,7 +23,7 @@ impl Core {
         Self {
             queue: Arc::new(engine.queue()),
             engine: Arc::new(engine),
-            default_daily_limit: options.default_daily_limit,
+            default_limits: options.default_limits,
             keys: KeyCache::default(),
         }
     }

@@ -77,9 +77,9 @@ impl SqliteLedger {
         if self.data_version != Some(version) {
             core.keys.forget();
             if adopt::is_needed(&self.connection)? {
-                let default = core.default_daily_limit;
+                let defaults = core.default_limits;
                 let adopted =
-                    core.engine.transaction(self, |connection| adopt::all(connection, default))?;
+                    core.engine.transaction(self, |connection| adopt::all(connection, defaults))?;
                 tracing::info!(adopted, "keys in clear text found: replaced them by hashes");
                 core.keys.forget();
             }

@@ -48,7 +48,7 @@ fn keys(connection: &Connection, core: &Core) -> rusqlite::Result<Keys> {
         ":first": first,
         ":second": second,
         ":third": third,
-        ":default": core.default_daily_limit.number(),
+        ":default": core.default_limits.daily.number(),
         ":day": core.today().to_string(),
     };
     let read = |row: &rusqlite::Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);

@@ -8,7 +8,7 @@ use tower_quota::{
         ImportedKey, KeyChange, KeyEdit, KeyPageQuery, KeyRef, NewKey, Rotation,
     },
     error::StoreErrorKind,
-    key::{KeyId, KeyPatch, KeyRecord, Limit, SecretKey},
+    key::{KeyId, KeyLimit, KeyPatch, KeyRecord, Limit, SecretKey},
     store::{KeyStore, QuotaSubject, memory::MemoryStore, report::UsageQuery},
 };
 
@@ -19,6 +19,7 @@ promises! {
     a_deleted_key_is_unknown_at_once_and_its_history_is_kept,
     a_rotated_key_keeps_its_record_and_its_count,
     a_rotated_secret_is_valid_during_its_grace_period,
+    each_limit_of_a_key_is_stored_and_changed_by_itself,
     a_change_to_another_version_of_a_key_is_rejected,
     a_batch_with_an_existing_key_issues_no_keys,
     a_key_of_a_failed_batch_can_be_imported,
@@ -112,6 +113,32 @@ async fn a_rotated_secret_is_valid_during_its_grace_period(store: impl Store) {
         let named = store.get(KeyRef::new(key)).await.unwrap();
         assert_eq!(named.unwrap().record.id, record.id, "{key}");
     }
+}
+
+async fn each_limit_of_a_key_is_stored_and_changed_by_itself(store: impl Store) {
+    let secret = SecretKey::parse("trial-key-first-123").unwrap();
+    let mut record = KeyRecord::new(KeyId::generate(), limit(9));
+    for (number, of) in (1..).zip(KeyLimit::ALL) {
+        record.limits = record.limits.with(of, limit(number));
+    }
+    let key = NewKey::new(secret.clone(), record.clone()).unwrap();
+    store.create(vec![key], Actor::default()).await.unwrap();
+    let mut expected = record.limits;
+    for (number, of) in (11..).zip(KeyLimit::ALL) {
+        let found = store.find(&secret).await.unwrap().unwrap();
+        let listed = store.get(KeyRef::new(record.id.as_str())).await.unwrap().unwrap();
+        assert_eq!((found.limits, listed.record.limits), (expected, expected));
+        let patch = KeyPatch::default().limit(of, limit(number)).unwrap();
+        change(&store, record.id.as_str(), KeyChange::Update(patch)).await;
+        let changed = store.get(KeyRef::new(record.id.as_str())).await.unwrap().unwrap();
+        assert_ne!(changed.version(), listed.version(), "{}", of.name());
+        expected = expected.with(of, limit(number));
+    }
+    let patch = KeyPatch::default().limit(KeyLimit::Minute, Limit::Unlimited).unwrap();
+    change(&store, record.id.as_str(), KeyChange::Update(patch)).await;
+    let found = store.find(&secret).await.unwrap().unwrap();
+    assert_eq!(found.limits, expected.with(KeyLimit::Minute, Limit::Unlimited));
+    assert!(KeyPatch::default().limit(KeyLimit::Monthly, Limit::Units(0)).is_err());
 }
 
 async fn a_change_to_another_version_of_a_key_is_rejected(store: impl Store) {

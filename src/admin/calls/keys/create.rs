@@ -103,7 +103,7 @@ impl<S: AdminStore> Shared<S> {
         let Json(body) = request.body;
         let (now, today) = (self.store.now(), self.store.today());
         let is_many = body.count.is_some();
-        let new_keys = body.into_keys(now, today, self.default_daily_limit)?;
+        let new_keys = body.into_keys(now, today, self.default_limits)?;
         let secrets: Vec<SecretKey> = new_keys.iter().map(|key| key.secret().clone()).collect();
         let IdempotencyKeyHeader(Some(name)) = request.header else {
             let records = self.store.create(new_keys, request.by).await?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    iter,
     sync::Arc,
 };
 
@@ -21,7 +22,7 @@ use crate::{
         shared::Shared,
         store::{Actor, AdminStore, ImportOutcome, ImportedKey, KEY_COLUMNS},
     },
-    key::{KeyHash, KeyId, Limit, SecretKey},
+    key::{DefaultLimits, KeyHash, KeyId, SecretKey},
 };
 
 /// Number of lines per transaction, so that a large file does not block other writers.
@@ -90,7 +91,7 @@ impl<S: AdminStore> Shared<S> {
         let dry_run = request.query.dry_run.is_some_and(|BoolParam(dry_run)| dry_run);
         let mut report = ImportReport { dry_run, ..ImportReport::default() };
         let mut planned = PlannedKeys::default();
-        let mut lines = request.body.lines(&request.raw, self.default_daily_limit);
+        let mut lines = request.body.lines(&request.raw, self.default_limits);
         loop {
             let batch: Vec<KeyLine> = lines.by_ref().take(BATCH_LEN).collect();
             if batch.is_empty() {
@@ -195,7 +196,7 @@ struct Layout {
 struct KeyLines<'a> {
     reader: csv::Reader<&'a [u8]>,
     columns: HashMap<String, usize>,
-    default_daily_limit: String,
+    default_limits: Vec<(&'static str, String)>,
     numbers: LineNumbers<'a>,
 }
 
@@ -306,12 +307,15 @@ fn normalize(name: &str) -> String {
 
 impl KeyFile {
     /// Returns the lines of the file's body. A key without a limit of its own gets the default.
-    fn lines(self, body: &[u8], default_daily_limit: Limit) -> KeyLines<'_> {
+    fn lines(self, body: &[u8], defaults: DefaultLimits) -> KeyLines<'_> {
         let Self { layout, columns } = self;
         let numbers =
             LineNumbers { body: &body[layout.begin..], offset: 0, number: layout.first_line };
-        let default_daily_limit = default_daily_limit.number().to_string();
-        KeyLines { reader: layout.reader(body), columns, default_daily_limit, numbers }
+        let others = defaults.others.iter().map(|(limit, value)| (limit.name(), value));
+        let default_limits = iter::once(("daily_limit", defaults.daily)).chain(others);
+        let default_limits =
+            default_limits.map(|(name, value)| (name, value.number().to_string())).collect();
+        KeyLines { reader: layout.reader(body), columns, default_limits, numbers }
     }
 }
 
@@ -327,7 +331,7 @@ impl Iterator for KeyLines<'_> {
             Err(_) => return None,
         };
         let number = self.numbers.at(position.map_or(0, csv::Position::byte));
-        Some(KeyLine::parse(number, record, &self.columns, &self.default_daily_limit))
+        Some(KeyLine::parse(number, record, &self.columns, &self.default_limits))
     }
 }
 
@@ -336,7 +340,7 @@ impl KeyLine {
         number: u64,
         record: ByteRecord,
         columns: &HashMap<String, usize>,
-        default_daily_limit: &str,
+        default_limits: &[(&'static str, String)],
     ) -> Self {
         let Ok(record) = StringRecord::from_byte_record(record) else {
             return Self { number, label: String::new(), key: Err(not_utf8("The line")) };
@@ -354,11 +358,11 @@ impl KeyLine {
             let cell = cell(name);
             match name {
                 "label" => cell,
-                "daily_limit" => {
-                    let limit = cell.map(str::trim).filter(|limit| !limit.is_empty());
-                    limit.or(Some(default_daily_limit))
+                _ => {
+                    let cell = cell.map(str::trim).filter(|cell| !cell.is_empty());
+                    let default = || default_limits.iter().find(|(of, _)| *of == name);
+                    cell.or_else(|| default().map(|(_, limit)| &**limit))
                 }
-                _ => cell.map(str::trim),
             }
         });
         Self { number, label, key: key.map_err(|error| format!("{error}.")) }

@@ -11,14 +11,14 @@ use crate::{
         http::{
             error::AdminError,
             input::{
-                DailyLimit, Expiry, Flag, KeyCount, Label, LabelPattern, User, non_null, nullable,
+                Expiry, Flag, KeyCount, Label, LabelPattern, RequestLimit, User, non_null, nullable,
             },
         },
         store::NewKey,
     },
     clock::Day,
     error::StoreError,
-    key::{KeyId, KeyPatch, KeyRecord, Limit, user_from_label},
+    key::{DefaultLimits, KeyId, KeyLimit, KeyPatch, KeyRecord, LimitChanges, user_from_label},
 };
 
 /// One or several keys to issue.
@@ -31,7 +31,16 @@ pub(crate) struct NewKeys {
     pub(super) label: Option<LabelPattern>,
     /// Requests per day, 0 for unlimited. Default: the gateway's default limit.
     #[schemars(example = 200)]
-    pub(super) daily_limit: Option<DailyLimit>,
+    pub(super) daily_limit: Option<RequestLimit>,
+    /// Requests per calendar month, 0 for unlimited. Default: the gateway's default limit.
+    #[schemars(example = 5000)]
+    pub(super) monthly_limit: Option<RequestLimit>,
+    /// Requests per minute, 0 for unlimited. Default: the gateway's default limit.
+    #[schemars(example = 20)]
+    pub(super) minute_limit: Option<RequestLimit>,
+    /// Requests in flight, 0 for unlimited. Default: the gateway's default limit.
+    #[schemars(example = 4)]
+    pub(super) max_in_flight: Option<RequestLimit>,
     /// The `{user}` part of the key. Default: derived from the label.
     #[schemars(example = &"alice")]
     pub(super) user: Option<User>,
@@ -49,14 +58,25 @@ impl NewKeys {
         self,
         now: SystemTime,
         today: Day,
-        default_daily_limit: Limit,
+        defaults: DefaultLimits,
     ) -> Result<Vec<NewKey>, AdminError> {
-        let Self { label, daily_limit, user, expires_at, count } = self;
+        let Self {
+            label,
+            daily_limit,
+            monthly_limit,
+            minute_limit,
+            max_in_flight,
+            user,
+            expires_at,
+            count,
+        } = self;
         let expires_at = expires_at.map(|Expiry(at)| at);
         if expires_at.is_some_and(|expires_at| expires_at <= now) {
             return Err(AdminError::invalid_field("expires_at", "a time in the future"));
         }
-        let daily_limit = daily_limit.map_or(default_daily_limit, |DailyLimit(limit)| limit);
+        let daily_limit = daily_limit.map_or(defaults.daily, |RequestLimit(limit)| limit);
+        let mut limits = defaults.others;
+        limit_changes(monthly_limit, minute_limit, max_in_flight).apply(&mut limits);
         let user = user.map(|User(user)| user);
         let count = count.map_or(1, |KeyCount(count)| count);
         let new_key = |n| {
@@ -69,6 +89,7 @@ impl NewKeys {
                 masked: String::new(),
                 label,
                 daily_limit,
+                limits,
                 created_at: None,
                 expires_at,
                 disabled: false,
@@ -90,8 +111,20 @@ pub(crate) struct KeyChanges {
     pub(super) label: Option<Label>,
     /// Requests per day, 0 for unlimited.
     #[serde(default, deserialize_with = "non_null")]
-    #[schemars(with = "DailyLimit", example = 1000)]
-    pub(super) daily_limit: Option<DailyLimit>,
+    #[schemars(with = "RequestLimit", example = 1000)]
+    pub(super) daily_limit: Option<RequestLimit>,
+    /// Requests per calendar month, 0 for unlimited.
+    #[serde(default, deserialize_with = "non_null")]
+    #[schemars(with = "RequestLimit", example = 5000)]
+    pub(super) monthly_limit: Option<RequestLimit>,
+    /// Requests per minute, 0 for unlimited.
+    #[serde(default, deserialize_with = "non_null")]
+    #[schemars(with = "RequestLimit", example = 20)]
+    pub(super) minute_limit: Option<RequestLimit>,
+    /// Requests in flight, 0 for unlimited.
+    #[serde(default, deserialize_with = "non_null")]
+    #[schemars(with = "RequestLimit", example = 4)]
+    pub(super) max_in_flight: Option<RequestLimit>,
     /// The time at which the key expires, or `null` for never. A day or Unix seconds are accepted,
     /// too.
     #[serde(default, deserialize_with = "nullable")]
@@ -106,18 +139,43 @@ pub(crate) struct KeyChanges {
 impl KeyChanges {
     /// Returns the patch, which must set at least one field.
     pub(super) fn into_patch(self) -> Result<KeyPatch, AdminError> {
-        let Self { label, daily_limit, expires_at, disabled } = self;
+        let Self {
+            label,
+            daily_limit,
+            monthly_limit,
+            minute_limit,
+            max_in_flight,
+            expires_at,
+            disabled,
+        } = self;
         let patch = KeyPatch {
             label: label.map(|Label(label)| label),
-            daily_limit: daily_limit.map(|DailyLimit(limit)| limit),
+            daily_limit: daily_limit.map(|RequestLimit(limit)| limit),
+            limits: limit_changes(monthly_limit, minute_limit, max_in_flight),
             expires_at: expires_at.map(|at| at.map(|Expiry(at)| at)),
             disabled: disabled.map(|Flag(disabled)| disabled),
         };
         if patch == KeyPatch::default() {
             return Err(AdminError::missing_field(
-                "label`, `daily_limit`, `expires_at` or `disabled",
+                "label`, `daily_limit`, `monthly_limit`, `minute_limit`, `max_in_flight`, `expires_at` or `disabled",
             ));
         }
         Ok(patch)
     }
+}
+
+/// Returns the limits that a request sets.
+fn limit_changes(
+    monthly: Option<RequestLimit>,
+    minute: Option<RequestLimit>,
+    in_flight: Option<RequestLimit>,
+) -> LimitChanges {
+    KeyLimit::ALL.into_iter().fold(LimitChanges::default(), |changes, limit| {
+        let value = match limit {
+            KeyLimit::Monthly => &monthly,
+            KeyLimit::Minute => &minute,
+            KeyLimit::InFlight => &in_flight,
+        };
+        changes.with(limit, value.as_ref().map(|RequestLimit(limit)| *limit))
+    })
 }

@@ -14,7 +14,7 @@ use crate::{
         },
         store::{ClaimSummary, KeyState, KeySummary},
     },
-    key::{KeyId, KeyRecord, KeyVersion, SecretKey},
+    key::{KeyId, KeyLimit, KeyLimits, KeyRecord, KeyVersion, SecretKey},
 };
 
 /// A key that was just issued, in the only response that shows the whole key.
@@ -27,6 +27,8 @@ pub(crate) struct IssuedKey {
     key: String,
     label: String,
     daily_limit: LimitNumber,
+    #[serde(flatten)]
+    limits: OtherLimits,
     created_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
     disabled: bool,
@@ -38,13 +40,22 @@ pub(crate) struct IssuedKey {
 impl IssuedKey {
     pub(crate) fn new(secret: &SecretKey, record: &KeyRecord) -> Self {
         let version = KeyVersion::of(record, Some(secret.hash()));
-        let KeyRecord { id, masked: _, label, daily_limit, created_at, expires_at, disabled } =
-            record.clone();
+        let KeyRecord {
+            id,
+            masked: _,
+            label,
+            daily_limit,
+            limits,
+            created_at,
+            expires_at,
+            disabled,
+        } = record.clone();
         Self {
             id,
             key: secret.expose().to_owned(),
             label,
             daily_limit: LimitNumber(daily_limit),
+            limits: limits.into(),
             created_at: created_at.map(Timestamp),
             expires_at: expires_at.map(Timestamp),
             disabled,
@@ -67,6 +78,8 @@ pub(crate) struct ListedKey {
     key: String,
     label: String,
     daily_limit: LimitNumber,
+    #[serde(flatten)]
+    limits: OtherLimits,
     used_today: u64,
     /// Remaining units today, `null` without a limit.
     remaining: Option<u64>,
@@ -96,13 +109,15 @@ impl ListedKey {
         let remaining = summary.remaining();
         let (state, version) = (summary.state(now), summary.version());
         let KeySummary { record, hash: _, used_today, total_used, last_used_at, claim } = summary;
-        let KeyRecord { id, masked, label, daily_limit, created_at, expires_at, disabled } = record;
+        let KeyRecord { id, masked, label, daily_limit, limits, created_at, expires_at, disabled } =
+            record;
         Self {
             addresses_24h: client_addrs.map(|addrs| addrs.estimate(&id)),
             id,
             key: masked,
             label,
             daily_limit: LimitNumber(daily_limit),
+            limits: limits.into(),
             used_today,
             remaining,
             total_used,
@@ -113,6 +128,28 @@ impl ListedKey {
             state,
             claim: claim.map(ClaimView::from),
             version,
+        }
+    }
+}
+
+/// The limits of a key besides its requests per day.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct OtherLimits {
+    /// Requests per calendar month, 0 for unlimited.
+    monthly_limit: LimitNumber,
+    /// Requests per minute, 0 for unlimited.
+    minute_limit: LimitNumber,
+    /// Requests in flight, 0 for unlimited.
+    max_in_flight: LimitNumber,
+}
+
+impl From<KeyLimits> for OtherLimits {
+    fn from(limits: KeyLimits) -> Self {
+        let number = |limit| LimitNumber(limits.get(limit));
+        Self {
+            monthly_limit: number(KeyLimit::Monthly),
+            minute_limit: number(KeyLimit::Minute),
+            max_in_flight: number(KeyLimit::InFlight),
         }
     }
 }

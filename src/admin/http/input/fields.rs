@@ -81,8 +81,8 @@ field!(
 );
 
 field!(
-    /// Number of requests per day.
-    DailyLimit(Limit),
+    /// Number of requests.
+    RequestLimit(Limit),
     "a whole number from 0 (unlimited) to 1000000000",
     |value| value.as_i64().and_then(|number| Limit::from_stored(number).ok()),
     {"type": "integer", "minimum": 0, "maximum": Limit::MAX_STORED}

@@ -21,8 +21,8 @@ use crate::{
 
 pub(crate) use self::{
     fields::{
-        AcceptLoss, ClaimLifetime, DailyLimit, Expiry, Flag, GracePeriod, KeyCount, KeyRefField,
-        Label, LabelPattern, User, non_null, nullable,
+        AcceptLoss, ClaimLifetime, Expiry, Flag, GracePeriod, KeyCount, KeyRefField, Label,
+        LabelPattern, RequestLimit, User, non_null, nullable,
     },
     headers::{FromHeaders, IdempotencyKeyHeader, IfMatch},
     params::{
@@ -91,7 +91,7 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Fields {
         label: Option<Label>,
-        daily_limit: Option<DailyLimit>,
+        daily_limit: Option<RequestLimit>,
     }
 
     fn fields(body: &str) -> Result<Fields, AdminError> {

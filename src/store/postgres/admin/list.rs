@@ -56,7 +56,7 @@ async fn summaries(
 
 fn read_summary(core: &Core, row: &Row) -> sql::Result<KeySummary> {
     let count = |column| row.try_get::<_, Option<i64>>(column).map(Option::unwrap_or_default);
-    let record = columns::record_for_display(row, core.default_daily_limit)?;
+    let record = columns::record_for_display(row, core.default_limits)?;
     let (stored, total) = (sql::count(count("used_today")?), sql::count(count("total_used")?));
     // The counter in memory is ahead of the database.
     let counted =
@@ -164,7 +164,7 @@ async fn rows_after(
     }
     let searched = sql::storable(query.search.as_deref().unwrap_or_default());
     let escaped = searched.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-    let (today, default) = (core.today().to_string(), bigint(core.default_daily_limit.number()));
+    let (today, default) = (core.today().to_string(), bigint(core.default_limits.daily.number()));
     let like = format!("%{escaped}%");
     let hash = SecretKey::parse(&searched).ok().map(|key| key.hash().to_hex());
     let (digits, limit) = (format!("{escaped}%"), bigint(query.limit.saturating_add(1)));

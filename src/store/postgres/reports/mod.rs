@@ -20,7 +20,7 @@ use super::{
     unavailable,
 };
 use crate::{
-    key::{KeyId, KeyRecord, Limit},
+    key::{DefaultLimits, KeyId, KeyRecord},
     store::{
         StoreFuture, Tokens, UsageEvent, UsageSink,
         report::{
@@ -59,7 +59,7 @@ impl UsageReader for PostgresStore {
                 None => Some(store.0.report_permits.acquire().await?),
             };
             let (guard, reader) = CancelOnDrop::new(store.reader().await?, &store.0.tls);
-            let report = read(&reader, &query, store.0.core.default_daily_limit).await;
+            let report = read(&reader, &query, store.0.core.default_limits).await;
             guard.finish();
             report.map_err(unavailable)
         })
@@ -77,7 +77,11 @@ impl UsageReader for PostgresStore {
     }
 }
 
-async fn read(client: &Client, query: &UsageQuery, default: Limit) -> sql::Result<UsageReport> {
+async fn read(
+    client: &Client,
+    query: &UsageQuery,
+    defaults: DefaultLimits,
+) -> sql::Result<UsageReport> {
     let mut report = match (&query.key_id, &query.page) {
         (Some(id), _) => of_key(client, query, id).await?,
         (None, _) if !query.group_by.key => of_models(client, query).await?,
@@ -88,7 +92,7 @@ async fn read(client: &Client, query: &UsageQuery, default: Limit) -> sql::Resul
             all_keys::by_id(client, query, after.as_ref(), *limit).await?
         }
     };
-    let records = records(client, &report.rows, default).await?;
+    let records = records(client, &report.rows, defaults).await?;
     report.name_keys(|id| records.get(id));
     let count = sql::one(client, "SELECT count(*) FROM api_keys", &[]).await?;
     report.total_keys = sql::count(count.try_get(0)?);
@@ -186,7 +190,7 @@ fn figures(row: &Row) -> sql::Result<UsageFigures> {
 async fn records(
     client: &Client,
     usage: &[UsageRow],
-    default: Limit,
+    defaults: DefaultLimits,
 ) -> sql::Result<HashMap<KeyId, KeyRecord>> {
     let mut missing: HashSet<&str> =
         usage.iter().filter_map(|row| row.key_id.as_ref()).map(KeyId::as_str).collect();
@@ -200,7 +204,7 @@ async fn records(
         let ids: Vec<&str> = missing.iter().copied().collect();
         let params: [Param<'_>; 1] = [texts(&ids)];
         for row in sql::query(client, &format!("{select} = ANY ($1)"), &params).await? {
-            let record = columns::record_for_display(&row, default)?;
+            let record = columns::record_for_display(&row, defaults)?;
             missing.remove(record.id.as_str());
             records.insert(record.id.clone(), record);
         }

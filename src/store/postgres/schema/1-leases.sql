@@ -109,9 +109,13 @@ BEGIN
     -- Without a limit, more is spent than was granted.
     granted := greatest(least(granted, keeps), spent);
     total := c.granted + granted - coalesce(l.granted, 0);
-    IF of_quota = 'daily' THEN
+    IF of_quota IN ('daily', 'monthly/month') THEN
         within := least(within, (
-            SELECT CASE WHEN k.daily_limit IS NULL THEN default_limit ELSE nullif(k.daily_limit, 0) END
+            SELECT CASE
+                WHEN of_quota = 'monthly/month' THEN nullif(k.monthly_limit, 0)
+                WHEN k.daily_limit IS NULL THEN default_limit
+                ELSE nullif(k.daily_limit, 0)
+            END
             FROM api_keys k WHERE k.id = of_key
         ));
     END IF;

@@ -56,7 +56,7 @@ fn summary_where(
     let mut rows = statement.query(values)?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let last_used_at: Option<i64> = row.get("last_used_at")?;
-    let record = columns::record_for_display(row, core.default_daily_limit)?;
+    let record = columns::record_for_display(row, core.default_limits)?;
     let stored = rows::units(row.get_ref("used_today")?);
     let total = rows::units(row.get_ref("total_used")?);
     // The counter in memory is ahead of the file.
@@ -165,7 +165,7 @@ fn rows_after(
     let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
     let values: [(&str, &dyn ToSql); 9] = [
         (":day", &core.today().to_string()),
-        (":default", &core.default_daily_limit.number()),
+        (":default", &core.default_limits.daily.number()),
         (":number", &number),
         (":label", &RawText(label)),
         (":share", &share),

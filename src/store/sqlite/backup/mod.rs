@@ -415,7 +415,7 @@ fn try_copy_with_journal(
     let finish = || {
         rest.apply(&copy)?;
         // The copy must not contain a key in clear.
-        adopt::all(&copy, options.default_daily_limit)?;
+        adopt::all(&copy, options.default_limits)?;
         checkpoint::detach_journal(&copy)
     };
     transaction(&copy, finish).map_err(|error| BackupError::sqlite(path, error))?;

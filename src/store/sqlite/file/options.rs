@@ -2,7 +2,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use crate::{
     clock::{Calendar, Clock, SystemClock},
-    key::Limit,
+    key::{DefaultLimits, Limit},
     store::{
         engine::{Durability, EngineOptions, engine_option_setters, this_boot},
         open_error::OpenError,
@@ -16,7 +16,7 @@ pub struct SqliteOptions {
     pub(crate) calendar: Calendar,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) durability: Durability,
-    pub(crate) default_daily_limit: Limit,
+    pub(crate) default_limits: DefaultLimits,
     pub(crate) retention_days: u32,
     pub(crate) boot: Option<String>,
     pub(crate) accept_loss: bool,
@@ -32,7 +32,7 @@ impl SqliteOptions {
             calendar: Calendar::utc(),
             clock: Arc::new(SystemClock),
             durability: Durability::default(),
-            default_daily_limit: Limit::Units(200),
+            default_limits: DefaultLimits::daily(Limit::Units(200)),
             retention_days: 0,
             boot: this_boot(),
             accept_loss: false,
@@ -86,7 +86,7 @@ impl fmt::Debug for SqliteOptions {
             .field("path", &self.path)
             .field("calendar", &self.calendar)
             .field("durability", &self.durability)
-            .field("default_daily_limit", &self.default_daily_limit)
+            .field("default_limits", &self.default_limits)
             .field("retention_days", &self.retention_days)
             .finish_non_exhaustive()
     }

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{super::rows, find_id, withdraw_claims};
-use crate::key::{KeyId, Limit, SecretKey};
+use crate::key::{DefaultLimits, KeyId, SecretKey};
 
 /// Whether there is a row to adopt.
 pub(crate) fn is_needed(connection: &Connection) -> rusqlite::Result<bool> {
@@ -16,7 +16,7 @@ pub(crate) fn is_needed(connection: &Connection) -> rusqlite::Result<bool> {
 }
 
 /// Adopts all rows with keys in clear, and returns their number.
-pub(crate) fn all(connection: &Connection, default: Limit) -> rusqlite::Result<usize> {
+pub(crate) fn all(connection: &Connection, defaults: DefaultLimits) -> rusqlite::Result<usize> {
     let rows: Vec<(i64, String)> = connection
         .prepare_cached("SELECT seq, key FROM api_keys WHERE key_hash IS NULL")?
         .query_map([], |row| {
@@ -25,7 +25,7 @@ pub(crate) fn all(connection: &Connection, default: Limit) -> rusqlite::Result<u
         })?
         .collect::<rusqlite::Result<_>>()?;
     for (seq, clear) in &rows {
-        adopt_row(connection, *seq, clear, default)?;
+        adopt_row(connection, *seq, clear, defaults)?;
     }
     Ok(rows.len())
 }
@@ -34,13 +34,13 @@ pub(crate) fn all(connection: &Connection, default: Limit) -> rusqlite::Result<u
 pub(crate) fn presented(
     connection: &Connection,
     clear: &str,
-    default: Limit,
+    defaults: DefaultLimits,
 ) -> rusqlite::Result<()> {
     let seq = connection
         .prepare_cached("SELECT seq FROM api_keys WHERE key = ?1 AND key_hash IS NULL")?
         .query_row([clear], |row| row.get(0))
         .optional()?;
-    seq.map_or(Ok(()), |seq| adopt_row(connection, seq, clear, default))
+    seq.map_or(Ok(()), |seq| adopt_row(connection, seq, clear, defaults))
 }
 
 /// Stores the hash of a row's key and masks the key.
@@ -48,7 +48,7 @@ fn adopt_row(
     connection: &Connection,
     seq: i64,
     clear: &str,
-    default: Limit,
+    defaults: DefaultLimits,
 ) -> rusqlite::Result<()> {
     let key = SecretKey::new_unchecked(clear);
     let hash = key.hash().to_hex();
@@ -69,7 +69,12 @@ fn adopt_row(
                  disabled = CASE WHEN ?5 THEN 1 ELSE coalesce(disabled, 0) END
              WHERE seq = ?1",
         )?
-        .execute(params![seq, key.masked(), stored_hash, default.number(), is_duplicate])?;
+        .execute(params![seq, key.masked(), stored_hash, defaults.daily.number(), is_duplicate])?;
+    for (limit, value) in defaults.others.iter() {
+        let name = limit.name();
+        let sql = format!("UPDATE api_keys SET {name} = ?2 WHERE seq = ?1 AND {name} IS NULL");
+        connection.prepare_cached(&sql)?.execute(params![seq, value.number()])?;
+    }
     // The row may have replaced the key that a claim was created for.
     withdraw_claims(connection, &ensure_id(connection, seq)?)?;
     ensure_positive_number(connection, seq)

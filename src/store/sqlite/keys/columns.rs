@@ -8,12 +8,14 @@ use super::super::rows::text;
 use crate::{
     clock::{parse_timestamp, rfc3339},
     error::StoreError,
-    key::{KeyHash, KeyId, KeyRecord, Limit},
+    key::{DefaultLimits, KeyHash, KeyId, KeyLimits, KeyRecord, Limit, null_limits},
 };
 
 /// Columns of `deleted_keys`, and those of `api_keys` that it lacks.
-pub(crate) const DELETED: &str =
-    "*, NULL AS created_at, NULL AS expires_at, 1 AS disabled, '' AS key_hash";
+pub(crate) const DELETED: &str = concat!(
+    "*, NULL AS created_at, NULL AS expires_at, 1 AS disabled, '' AS key_hash",
+    null_limits!("")
+);
 
 /// Reads the record of a row of `api_keys`.
 ///
@@ -22,9 +24,9 @@ pub(crate) const DELETED: &str =
 /// The outer error is SQLite's. The inner one means that the row contains an invalid value.
 pub(crate) fn record(
     row: &Row<'_>,
-    default: Limit,
+    defaults: DefaultLimits,
 ) -> rusqlite::Result<Result<KeyRecord, StoreError>> {
-    let (record, invalid_column) = read(row, default)?;
+    let (record, invalid_column) = read(row, defaults)?;
     Ok(match invalid_column {
         None => Ok(record),
         Some(column) => {
@@ -35,20 +37,36 @@ pub(crate) fn record(
 }
 
 /// Reads a record for display. A row with an invalid value is shown as disabled.
-pub(crate) fn record_for_display(row: &Row<'_>, default: Limit) -> rusqlite::Result<KeyRecord> {
-    read(row, default).map(|(record, _)| record)
+pub(crate) fn record_for_display(
+    row: &Row<'_>,
+    defaults: DefaultLimits,
+) -> rusqlite::Result<KeyRecord> {
+    read(row, defaults).map(|(record, _)| record)
 }
 
 /// Reads a record, and returns the first column with an invalid value, if there is one. The columns
 /// may contain anything that people type.
-fn read(row: &Row<'_>, default: Limit) -> rusqlite::Result<(KeyRecord, Option<&'static str>)> {
-    let limit = daily_limit(row.get_ref("daily_limit")?, default);
-    let expiry = optional_time(row.get_ref("expires_at")?);
-    let (daily_limit, expires_at, invalid_column) = match (limit, expiry) {
-        (Some(limit), Some(expiry)) => (limit, expiry, None),
-        (None, _) => (default, None, Some("daily_limit")),
-        (_, None) => (default, None, Some("expires_at")),
+fn read(
+    row: &Row<'_>,
+    defaults: DefaultLimits,
+) -> rusqlite::Result<(KeyRecord, Option<&'static str>)> {
+    let mut invalid_column = None;
+    let mut note_invalid = |column| {
+        invalid_column.get_or_insert(column);
     };
+    let mut limit = |column, default| {
+        let limit = limit(row.get_ref(column)?, default);
+        Ok::<_, rusqlite::Error>(limit.unwrap_or_else(|| {
+            note_invalid(column);
+            default
+        }))
+    };
+    let daily_limit = limit("daily_limit", defaults.daily)?;
+    let limits = KeyLimits::try_read(|of| limit(of.name(), defaults.others.get(of)))?;
+    let expires_at = optional_time(row.get_ref("expires_at")?).unwrap_or_else(|| {
+        note_invalid("expires_at");
+        None
+    });
     // A key in clear is never shown.
     let is_adopted = !matches!(row.get_ref("key_hash")?, ValueRef::Null);
     let masked = if is_adopted { text(row.get_ref("key")?) } else { Some("…".to_owned()) };
@@ -57,6 +75,7 @@ fn read(row: &Row<'_>, default: Limit) -> rusqlite::Result<(KeyRecord, Option<&'
         masked: masked.unwrap_or_default(),
         label: text(row.get_ref("label")?).unwrap_or_default(),
         daily_limit,
+        limits,
         created_at: optional_time(row.get_ref("created_at")?).flatten(),
         expires_at,
         disabled: invalid_column.is_some() || is_true(row.get_ref("disabled")?),
@@ -76,7 +95,8 @@ pub(crate) fn insert(
     record: &KeyRecord,
     hash: KeyHash,
 ) -> rusqlite::Result<()> {
-    let KeyRecord { id, masked, label, daily_limit, created_at, expires_at, disabled } = record;
+    let KeyRecord { id, masked, label, daily_limit, limits, created_at, expires_at, disabled } =
+        record;
     let columns: [(&str, &dyn ToSql); 8] = [
         ("id", &id.as_str()),
         ("key", masked),
@@ -87,11 +107,14 @@ pub(crate) fn insert(
         ("disabled", disabled),
         ("key_hash", &hash.to_hex()),
     ];
-    let (names, values) = (columns.map(|(name, _)| name), columns.map(|(_, value)| value));
+    let limits = limits.iter().map(|(limit, value)| Ok((limit.name(), stored(value)?)));
+    let limits: Vec<_> = limits.collect::<rusqlite::Result<_>>()?;
+    let limits = limits.iter().map(|(name, value)| (*name, value as &dyn ToSql));
+    let (names, values): (Vec<_>, Vec<_>) = columns.into_iter().chain(limits).unzip();
     let sql = format!(
         "INSERT INTO api_keys ({}) VALUES ({})",
         names.join(", "),
-        names.map(|_| "?").join(", ")
+        vec!["?"; names.len()].join(", ")
     );
     connection.prepare_cached(&sql)?.execute(&values[..])?;
     Ok(())
@@ -106,13 +129,16 @@ pub(crate) fn update(
 ) -> rusqlite::Result<()> {
     use rusqlite::{params, types::Value};
 
-    let crate::key::KeyPatch { label, daily_limit, expires_at, disabled } = patch;
-    let columns: [(&str, Option<Value>); 4] = [
+    let crate::key::KeyPatch { label, daily_limit, limits, expires_at, disabled } = patch;
+    let mut columns: Vec<(&str, Option<Value>)> = vec![
         ("label", label.clone().map(Value::from)),
         ("daily_limit", daily_limit.map(stored).transpose()?.map(Value::from)),
         ("expires_at", expires_at.map(|at| at.map(rfc3339).into())),
         ("disabled", disabled.map(Value::from)),
     ];
+    for (limit, value) in limits.iter() {
+        columns.push((limit.name(), Some(stored(value)?.into())));
+    }
     for (name, value) in columns {
         let Some(value) = value else { continue };
         let sql = format!("UPDATE api_keys SET {name} = ?2 WHERE id = ?1");
@@ -126,7 +152,7 @@ fn stored(limit: Limit) -> rusqlite::Result<u32> {
     limit.to_stored().map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
-fn daily_limit(value: ValueRef<'_>, default: Limit) -> Option<Limit> {
+fn limit(value: ValueRef<'_>, default: Limit) -> Option<Limit> {
     match value {
         ValueRef::Null => Some(default),
         ValueRef::Integer(number) => Limit::from_stored(number).ok(),

@@ -14,7 +14,7 @@ use super::{SqliteStore, core::Core, rows::read_count, unavailable};
 use crate::{
     clock::parse_timestamp,
     error::{StoreError, StoreErrorKind},
-    key::{KeyHash, KeyId, KeyRecord, Limit, SecretKey},
+    key::{DefaultLimits, KeyHash, KeyId, KeyRecord, SecretKey},
     store::{
         KeyStore, StoreFuture,
         counter::CounterKey,
@@ -102,12 +102,12 @@ impl SqliteStore {
     /// Reads the row of the key, and the generation of the table before the read.
     async fn read_key(&self, key: &SecretKey, hash: KeyHash) -> Result<(u64, Found), StoreError> {
         let generation = self.0.core.keys.generation();
-        let default = self.0.core.default_daily_limit;
+        let defaults = self.0.core.default_limits;
         let clear = key.expose().to_owned();
         let cached = || self.0.core.keys.get(&hash).map(Found::Cached);
         let core = self.0.core.clone();
         let read = move |connection: &Connection| {
-            let found = find(connection, hash, &clear, default)?;
+            let found = find(connection, hash, &clear, defaults)?;
             // The request that presents the key needs its counter next.
             if let Found::Record(record, _) = &found {
                 daily_counter(connection, &core.engine, &record.id).map_err(unavailable)?;
@@ -119,9 +119,9 @@ impl SqliteStore {
 
     async fn adopt(&self, key: SecretKey) -> Result<(), StoreError> {
         let core: Arc<Core> = self.0.core.clone();
-        let default = core.default_daily_limit;
+        let defaults = core.default_limits;
         let adopt =
-            move |connection: &Connection| adopt::presented(connection, key.expose(), default);
+            move |connection: &Connection| adopt::presented(connection, key.expose(), defaults);
         self.0.core.queue.call(adopt, move |()| core.keys.forget()).await
     }
 }
@@ -144,7 +144,7 @@ fn find(
     connection: &Connection,
     hash: KeyHash,
     clear: &str,
-    default: Limit,
+    defaults: DefaultLimits,
 ) -> Result<Found, StoreError> {
     let hash = hash.to_hex();
     let row = connection
@@ -156,7 +156,7 @@ fn find(
         .query_row([&hash], |row| {
             let until: Option<String> = row.get("old_key_until")?;
             let is_current: bool = row.get("is_current")?;
-            Ok((columns::record(row, default)?, (!is_current).then_some(until)))
+            Ok((columns::record(row, defaults)?, (!is_current).then_some(until)))
         })
         .optional()
         .map_err(unavailable)?;

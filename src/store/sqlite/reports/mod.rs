@@ -15,7 +15,7 @@ use self::by_day::by_key_and_day;
 use super::{SqliteStore, keys::columns, rows, unavailable};
 use crate::{
     clock::Day,
-    key::{KeyId, KeyRecord, Limit},
+    key::{DefaultLimits, KeyId, KeyRecord},
     store::{
         StoreFuture, Tokens, UsageEvent, UsageSink,
         report::{
@@ -44,10 +44,10 @@ impl UsageReader for SqliteStore {
         let store = self.clone();
         StoreFuture::pending(async move {
             store.flush_for_read().await;
-            let default = store.0.core.default_daily_limit;
+            let defaults = store.0.core.default_limits;
             let is_of_key = query.key_id.is_some();
             let read = move |connection: &Connection| {
-                read(connection, &query, default).map_err(unavailable)
+                read(connection, &query, defaults).map_err(unavailable)
             };
             if is_of_key { store.read_of_key(read).await } else { store.read_report(read).await }
         })
@@ -69,7 +69,7 @@ impl UsageReader for SqliteStore {
 fn read(
     connection: &Connection,
     query: &UsageQuery,
-    default: Limit,
+    defaults: DefaultLimits,
 ) -> rusqlite::Result<UsageReport> {
     let mut report = match &query.key_id {
         Some(_) => by_key(connection, query)?,
@@ -80,7 +80,7 @@ fn read(
         },
         None => of_all_keys(connection, query)?,
     };
-    let records = records(connection, &report.rows, default)?;
+    let records = records(connection, &report.rows, defaults)?;
     report.name_keys(|id| records.get(id));
     let count = "SELECT count(*) FROM api_keys";
     report.total_keys = connection.prepare_cached(count)?.query_row([], |row| row.get(0))?;
@@ -241,14 +241,14 @@ fn figures(row: &Row<'_>) -> rusqlite::Result<UsageFigures> {
 fn records(
     connection: &Connection,
     usage: &[UsageRow],
-    default: Limit,
+    defaults: DefaultLimits,
 ) -> rusqlite::Result<HashMap<KeyId, KeyRecord>> {
     let sql = "SELECT * FROM api_keys WHERE id = ?1";
     let mut present = connection.prepare_cached(sql)?;
     let sql =
         format!("SELECT {} FROM deleted_keys WHERE id = ?1 AND key IS NOT NULL", columns::DELETED);
     let mut deleted = connection.prepare_cached(&sql)?;
-    let record = |row: &Row<'_>| columns::record_for_display(row, default);
+    let record = |row: &Row<'_>| columns::record_for_display(row, defaults);
     let mut records = HashMap::new();
     for id in usage.iter().filter_map(|row| row.key_id.as_ref()) {
         if records.contains_key(id) {

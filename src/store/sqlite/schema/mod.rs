@@ -36,7 +36,7 @@ impl From<rusqlite::Error> for MigrateError {
 /// | `issued_once` | Idempotency keys of the last day and the keys that were issued with them. |
 /// | `deleted_keys` | Last values of deleted rows of `api_keys`, for reports of past usage. |
 /// | `revoked_keys` | Hashes of keys that were rotated or deleted, so that they are not imported again. |
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("1.sql"),
     include_str!("2.sql"),
     include_str!("3.sql"),
@@ -46,6 +46,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("7.sql"),
     include_str!("8.sql"),
     include_str!("9.sql"),
+    include_str!("10.sql"),
 ];
 
 pub(super) fn migrate(connection: &Connection) -> Result<(), MigrateError> {
