@@ -51,7 +51,7 @@ use tower_quota::{
     auth::TrialKeyAuthLayer,
     openai::{OpenAiErrors, OpenAiRateHeaders, OpenAiUsage, stream_usage::StreamUsageLayer},
     proxy::{CredentialCooldown, UpstreamCredential},
-    quota::{DailyQuotaLayer, InFlightLimitLayer},
+    quota::{DailyQuotaLayer, InFlightLimitLayer, QuotaRule, RateLimitLayer},
     server::{self, Limits, Shutdown},
     usage::{UsageRecorderLayer, usage_service},
 };
@@ -135,6 +135,7 @@ async fn run(
         .durability(settings.durability)
         .retention_days(settings.usage_retention_days);
     let opening = Opening::start(options).await?;
+    let default_limits = settings.database.default_limits();
     let DatabaseSettings { database, default_daily_limit, calendar, .. } = settings.database;
 
     let (admin_tokens, generated_token) = match settings.admin_token {
@@ -184,6 +185,7 @@ async fn run(
         let admin = admin_service(store.clone(), admin_tokens.clone())
             .reject(OpenAiErrors)
             .default_daily_limit(default_daily_limit)
+            .default_limits(default_limits)
             .claim_url(&format!("{}/claim", settings.public_url.as_deref().unwrap_or_default()))
             .calendar(calendar.clone())
             .retention_days(settings.usage_retention_days)
@@ -205,9 +207,12 @@ async fn run(
             }
             None => (admin, claim),
         };
-        let in_flight =
-            InFlightLimitLayer::new(settings.max_in_flight_per_key).reject(errors.clone());
-        let quota = DailyQuotaLayer::new(store.clone()).headers(OpenAiRateHeaders).reject(errors);
+        let in_flight = InFlightLimitLayer::per_key().reject(errors.clone());
+        let rate = RateLimitLayer::per_key().reject(errors.clone());
+        let quota = DailyQuotaLayer::new(store.clone())
+            .and(QuotaRule::monthly())
+            .headers(OpenAiRateHeaders)
+            .reject(errors);
         let stream_usage = match settings.stream_usage {
             true => StreamUsageLayer::new(),
             false => StreamUsageLayer::new().applies_to(|_| false),
@@ -222,6 +227,7 @@ async fn run(
                 .layer(UsageRecorderLayer::new(store.clone()).format(OpenAiUsage).watch_requests())
                 .layer(auth.clone())
                 // Outside of the quota, so that what it rejects costs nothing.
+                .layer(rate)
                 .layer(in_flight)
                 .layer(quota)
                 .layer(include_usage)

@@ -9,6 +9,7 @@ mod days;
 mod days_faketime;
 mod delete_and_use;
 mod exactness;
+mod key_limits;
 mod ledger;
 mod months;
 mod refund_limits;

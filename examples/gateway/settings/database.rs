@@ -8,7 +8,7 @@ use std::{
 use clap::{ArgAction, Args};
 use tower_quota::{
     clock::Calendar,
-    key::Limit,
+    key::{KeyLimit, KeyLimits, Limit},
     store::{postgres::PostgresOptions, sqlite::SqliteOptions},
 };
 
@@ -42,8 +42,17 @@ pub(crate) struct DatabaseSettings {
     #[arg(long = "journal-accept-volatile", env = "JOURNAL_ACCEPT_VOLATILE", value_name = "WHETHER", default_value = "false", value_parser = shown(values::true_or_false), action = ArgAction::Set)]
     pub(crate) journal_accept_volatile: bool,
     /// Daily limit of keys that are issued without daily_limit; 0 is unlimited
-    #[arg(long = "daily-req-limit", env = "DAILY_REQ_LIMIT", value_name = "NUMBER", default_value = "200", value_parser = shown(values::daily_limit))]
+    #[arg(long = "daily-req-limit", env = "DAILY_REQ_LIMIT", value_name = "NUMBER", default_value = "200", value_parser = shown(values::request_limit))]
     pub(crate) default_daily_limit: Limit,
+    /// Monthly limit of keys that are issued without monthly_limit; 0 is unlimited
+    #[arg(long = "monthly-req-limit", env = "MONTHLY_REQ_LIMIT", value_name = "NUMBER", default_value = "0", value_parser = shown(values::request_limit))]
+    pub(crate) default_monthly_limit: Limit,
+    /// Requests per minute of keys that are issued without minute_limit; 0 is unlimited
+    #[arg(long = "minute-req-limit", env = "MINUTE_REQ_LIMIT", value_name = "NUMBER", default_value = "0", value_parser = shown(values::request_limit))]
+    pub(crate) default_minute_limit: Limit,
+    /// Requests in flight of keys that are issued without max_in_flight; 0 is unlimited
+    #[arg(long = "max-in-flight-per-key", env = "MAX_IN_FLIGHT_PER_KEY", value_name = "NUMBER", default_value = "0", value_parser = shown(values::request_limit))]
+    pub(crate) default_max_in_flight: Limit,
     /// IANA time zone of the quota's days
     #[arg(long = "quota-timezone", env = "QUOTA_TIMEZONE", value_name = "ZONE", default_value = "UTC", value_parser = shown(values::time_zone))]
     pub(crate) calendar: Calendar,
@@ -74,11 +83,20 @@ impl DatabaseSettings {
         }
     }
 
+    /// Returns the limits, besides the daily one, of keys that are issued without them.
+    pub(crate) fn default_limits(&self) -> KeyLimits {
+        KeyLimits::default()
+            .with(KeyLimit::Monthly, self.default_monthly_limit)
+            .with(KeyLimit::Minute, self.default_minute_limit)
+            .with(KeyLimit::InFlight, self.default_max_in_flight)
+    }
+
     /// Returns the options for this SQLite file.
     pub(crate) fn sqlite_options(&self, path: &Path) -> SqliteOptions {
         SqliteOptions::new(path)
             .calendar(self.calendar.clone())
             .default_daily_limit(self.default_daily_limit)
+            .default_limits(self.default_limits())
     }
 
     /// Returns the options for the PostgreSQL database at this URL.
@@ -90,7 +108,8 @@ impl DatabaseSettings {
         let options = PostgresOptions::new(url, &self.journal_path)
             .map_err(|error| BadSetting::new("DATABASE_URL", error))?
             .calendar(self.calendar.clone())
-            .default_daily_limit(self.default_daily_limit);
+            .default_daily_limit(self.default_daily_limit)
+            .default_limits(self.default_limits());
         Ok(match &self.password {
             Some(password) => options.password(password),
             None => options,

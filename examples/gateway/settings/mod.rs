@@ -25,8 +25,7 @@ use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use tower_http::cors::AllowOrigin;
 use tower_quota::{
-    admin::AdminTokens, key::Limit, proxy::UpstreamBase, store::sqlite::Durability,
-    usage::DrainLayer,
+    admin::AdminTokens, proxy::UpstreamBase, store::sqlite::Durability, usage::DrainLayer,
 };
 
 pub(crate) use database::{Database, DatabaseSettings};
@@ -102,9 +101,6 @@ pub(crate) struct Settings {
     /// What happens when a client disconnects during a response: abort it, or drain it for its usage
     #[arg(long, env = "ON_CLIENT_GONE", value_name = "ACTION", default_value = "abort", value_parser = shown(values::drain))]
     pub(crate) on_client_gone: DrainLayer,
-    /// Maximum number of requests in flight per key; 0 is unlimited
-    #[arg(long, env = "MAX_IN_FLIGHT_PER_KEY", value_name = "NUMBER", default_value = "0", value_parser = shown(values::max_in_flight))]
-    pub(crate) max_in_flight_per_key: Limit,
     /// Maximum size of a request body, such as 32MiB
     #[arg(long, env = "MAX_BODY_BYTES", value_name = "SIZE", default_value = "32MiB", value_parser = shown(values::size))]
     pub(crate) max_body_bytes: usize,

@@ -228,7 +228,7 @@ pub(super) fn journal(text: &str) -> Value<PathBuf> {
     Ok(path.to_owned())
 }
 
-pub(super) fn daily_limit(text: &str) -> Value<Limit> {
+pub(super) fn request_limit(text: &str) -> Value<Limit> {
     number(text)
         .and_then(|number| i64::try_from(number).ok())
         .and_then(|number| Limit::from_stored(number).ok())
@@ -237,13 +237,6 @@ pub(super) fn daily_limit(text: &str) -> Value<Limit> {
 
 pub(super) fn exhausted_status(text: &str) -> Value<StatusCode> {
     one_of([("429", StatusCode::TOO_MANY_REQUESTS), ("402", StatusCode::PAYMENT_REQUIRED)], text)
-}
-
-pub(super) fn max_in_flight(text: &str) -> Value<Limit> {
-    number(text)
-        .filter(|number| *number <= u32::MAX.into())
-        .map(|number| if number == 0 { Limit::Unlimited } else { Limit::Units(number) })
-        .ok_or_else(|| "expected a number from 0 (any) to 4294967295".to_owned())
 }
 
 pub(super) fn worker_threads(text: &str) -> Value<NonZeroUsize> {
