@@ -132,6 +132,7 @@
 //! | `memory` | [`MemoryStore`](store::memory::MemoryStore): counts are lost when the process ends | yes |
 //! | `sqlite` | [`SqliteStore`](store::sqlite::SqliteStore): exact after `kill -9`; compiles SQLite, needs a C compiler | |
 //! | `postgres` | [`PostgresStore`](store::postgres::PostgresStore): the same over PostgreSQL 13 or later, with TLS by rustls | |
+//! | `fair-share` | [`FairShareLayer`](quota::FairShareLayer): limits requests at once, and lets others wait in turn by key; needs Tokio's timers | |
 //! | `usage` | [`usage`]; decodes gzip and deflate by flate2 | |
 //! | `drain` | [`DrainLayer`](usage::DrainLayer): reads responses to their end after the client has left, in a Tokio task | |
 //! | `proxy` | [`proxy`]; needs Tokio's timers | |

@@ -6,6 +6,8 @@
 //! | [`RateLimitLayer`] | requests a minute, or in another period | the memory of the process |
 //! | [`InFlightLimitLayer`] | requests in flight | the memory of the process |
 //!
+//! [`FairShareLayer`] (feature `fair-share`) limits the requests of all subjects together, and lets them wait in turn.
+//!
 //! The rules of the two that need no store are with them. A rejection has the name of its limit as
 //! [`policy`](crate::error::Rejection::policy): `daily` or the name of another quota, `minute`, `in_flight`.
 //!
@@ -78,6 +80,8 @@
 //! ```
 
 mod body;
+#[cfg(feature = "fair-share")]
+mod fair_share;
 mod future;
 mod in_flight;
 mod layer;
@@ -92,6 +96,8 @@ mod service;
 mod units;
 
 pub use body::ResponseBody;
+#[cfg(feature = "fair-share")]
+pub use fair_share::{FairShare, FairShareBody, FairShareFuture, FairShareLayer};
 pub use future::ResponseFuture;
 pub use in_flight::{InFlightLimit, InFlightLimitBody, InFlightLimitFuture, InFlightLimitLayer};
 pub use layer::DailyQuotaLayer;

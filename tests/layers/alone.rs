@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    num::NonZeroU32,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -20,7 +21,7 @@ use tower_quota::{
     error::reject_fn,
     key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::{AnthropicErrorsLayer, OpenAiUsage, stream_usage::StreamUsageLayer},
-    quota::{CommitPoint, DailyQuotaLayer, InFlightLimitLayer, RateLimitLayer},
+    quota::{CommitPoint, DailyQuotaLayer, FairShareLayer, InFlightLimitLayer, RateLimitLayer},
     request::RequestContext,
     store::{QuotaSubject, RequestOutcome, UsageEvent, UsageSink, memory::MemoryStore},
     usage::{DrainLayer, DrainLimits, RequestBody, UsageRecorderLayer},
@@ -398,6 +399,7 @@ async fn a_layer_that_makes_empty_responses_fits_around_each() {
     preflight(DailyQuotaLayer::new(store(5))).await;
     preflight(InFlightLimitLayer::new(Limit::Units(1))).await;
     preflight(RateLimitLayer::per_minute(Limit::Units(1))).await;
+    preflight(FairShareLayer::new(NonZeroU32::MIN)).await;
     preflight(UsageRecorderLayer::new(Events::default())).await;
     preflight(DrainLayer::new(DrainLimits::new())).await;
     preflight(StreamUsageLayer::new().split().0).await;
@@ -421,4 +423,5 @@ async fn a_response_body_is_sync_where_the_inner_one_is() {
     let subject = |_: &Parts| Some(QuotaSubject::new(KeyId::from("alice"), Limit::Units(1)));
     check(InFlightLimitLayer::new(Limit::Unlimited).subject(subject)).await;
     check(RateLimitLayer::per_minute(Limit::Unlimited).subject(subject)).await;
+    check(FairShareLayer::new(NonZeroU32::MIN)).await;
 }

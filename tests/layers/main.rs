@@ -1,5 +1,8 @@
 //! The layers in other stacks than the gateway: each alone, in any order, and as the examples use them.
 
+#[path = "../common/seed.rs"]
+#[allow(dead_code, reason = "each test uses its part")]
+mod seed;
 #[path = "../common/zone.rs"]
 #[allow(dead_code, reason = "each test uses its part")]
 mod zone;
@@ -9,6 +12,7 @@ mod axum_app;
 mod cached_get;
 mod custom_store;
 mod custom_upstream;
+mod fair_share;
 mod in_flight;
 mod policies;
 mod rate;

@@ -4,6 +4,7 @@ mod scene;
 
 use std::{
     future::{Future, Ready, ready},
+    num::NonZeroU32,
     pin::pin,
     task::{Context, Poll, Waker},
 };
@@ -20,7 +21,7 @@ use tower_quota::{
         AnthropicErrorsLayer,
         stream_usage::{BufferedBody, StreamUsageLayer},
     },
-    quota::{DailyQuotaLayer, InFlightLimitLayer, RateLimitLayer},
+    quota::{DailyQuotaLayer, FairShareLayer, InFlightLimitLayer, RateLimitLayer},
     store::memory::MemoryStore,
     usage::{DrainLayer, DrainLimits, RequestBody, UsageRecorderLayer},
 };
@@ -258,6 +259,7 @@ fn all_is_send_sync_and_static_where_the_inner_service_is() {
     layer(StreamUsageLayer::new().split().1);
     layer(AnthropicErrorsLayer::new());
     layer(DrainLayer::new(DrainLimits::new()));
+    layer(FairShareLayer::new(NonZeroU32::MIN));
     body::<RequestBody<Full<Bytes>>>();
     body::<BufferedBody<Full<Bytes>>>();
 }

@@ -5,6 +5,7 @@ use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
     mem,
+    num::NonZeroU32,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -30,8 +31,8 @@ use tower_quota::{
     key::{KeyId, KeyRecord, Limit, SecretKey},
     openai::{AnthropicErrorsLayer, stream_usage::StreamUsageLayer},
     quota::{
-        ChargeDecision, ChargePolicy, CommitPoint, DailyQuotaLayer, InFlightLimitLayer,
-        RateLimitLayer, ResponseEnd,
+        ChargeDecision, ChargePolicy, CommitPoint, DailyQuotaLayer, FairShareLayer,
+        InFlightLimitLayer, RateLimitLayer, ResponseEnd,
     },
     store::{
         Demand, KeyStore, QuotaStatus, QuotaStore, QuotaSubject, Refund, Reservation,
@@ -89,6 +90,16 @@ pub(super) const ROWS: &[Row] = &[
     Row { name: "InFlightLimit", wrap: |scene| scene.wrap(in_flight()), ..PLAIN },
     Row { name: "RateLimit", wrap: |scene| scene.wrap(rate()), ..PLAIN },
     Row {
+        name: "FairShare with one place",
+        wrap: |scene| scene.wrap(FairShareLayer::new(NonZeroU32::MIN)),
+        ..PLAIN
+    },
+    Row {
+        name: "FairShare without a limit",
+        wrap: |scene| scene.wrap(FairShareLayer::new(None)),
+        ..PLAIN
+    },
+    Row {
         name: "UsageRecorder",
         wrap: |scene| scene.wrap(scene.recorder()),
         records: true,
@@ -124,6 +135,7 @@ pub(super) const ROWS: &[Row] = &[
                 .layer(rate())
                 .layer(in_flight())
                 .layer(scene.quota())
+                .layer(FairShareLayer::new(NonZeroU32::MIN))
                 .layer(StreamUsageLayer::new());
             scene.wrap(layers)
         },
