@@ -51,7 +51,7 @@ use tower_quota::{
     auth::TrialKeyAuthLayer,
     openai::{OpenAiErrors, OpenAiRateHeaders, OpenAiUsage, stream_usage::StreamUsageLayer},
     proxy::{CredentialCooldown, UpstreamCredential},
-    quota::{DailyQuotaLayer, InFlightLimitLayer, QuotaRule, RateLimitLayer},
+    quota::{DailyQuotaLayer, FairShareLayer, InFlightLimitLayer, QuotaRule, RateLimitLayer},
     server::{self, Limits, Shutdown},
     usage::{UsageRecorderLayer, usage_service},
 };
@@ -212,6 +212,9 @@ async fn run(
         let quota = DailyQuotaLayer::new(store.clone())
             .and(QuotaRule::monthly())
             .headers(OpenAiRateHeaders)
+            .reject(errors.clone());
+        let fair_share = FairShareLayer::new(settings.upstream.max_in_flight)
+            .max_wait(settings.upstream.wait_timeout)
             .reject(errors);
         let stream_usage = match settings.stream_usage {
             true => StreamUsageLayer::new(),
@@ -230,10 +233,12 @@ async fn run(
                 .layer(rate)
                 .layer(in_flight)
                 .layer(quota)
+                // Outside of what reads bodies into memory: those of waiting requests stay with their clients.
+                .layer(fair_share.clone())
                 .layer(include_usage)
                 .service(upstream.proxy()?),
             side: Arc::new(SideRoutes {
-                free: side(auth.layer(upstream.free_proxy()?)),
+                free: side(auth.layer(fair_share.layer(upstream.free_proxy()?))),
                 usage: side(auth.layer(usage)),
                 home: Home::new(
                     settings.gateway_name.as_deref(),

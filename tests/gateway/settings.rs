@@ -91,6 +91,8 @@ const BAD: &[(&str, &str, &str)] = &[
     ("UPSTREAM_CONNECT_TIMEOUT", "0", "a time"),
     ("UPSTREAM_HEAD_TIMEOUT", "5 weeks", "a time"),
     ("UPSTREAM_IDLE_TIMEOUT", "-5s", "a time"),
+    ("UPSTREAM_MAX_IN_FLIGHT", "-1", "a number from 0 (unlimited) to 4294967295"),
+    ("UPSTREAM_WAIT_TIMEOUT", "0", "a time"),
     ("CLIENT_TIMEOUT", "0", "a time"),
     ("CLIENT_IDLE_TIMEOUT", "0", "a time"),
     ("MAX_CONNECTIONS", "-1", "a number from 0"),

@@ -1,7 +1,7 @@
 //! Every row of the error table: status, type, code, headers, and what it costs.
 
 use crate::common::{
-    ADMIN_TOKEN, Client, CollectedResponse, Gateway, GatewayCommand, Upstream, eventually,
+    ADMIN_TOKEN, Client, CollectedResponse, Figures, Gateway, GatewayCommand, Upstream, eventually,
     free_port, full,
 };
 use http::{Method, Response};
@@ -306,6 +306,39 @@ async fn an_upstream_that_limits_the_sponsor_costs_nothing() {
     assert_error(&response, 503, "upstream_error", "upstream_rate_limited");
     assert_eq!(response.header("retry-after"), "17");
     assert_eq!(used(&gateway, &key).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waits_too_long_for_the_upstream_costs_nothing() {
+    let upstream = Upstream::holding(|_| crate::common::json_response("{}")).await;
+    let gateway = GatewayCommand::new()
+        .env("UPSTREAM_BASE_URL", upstream.base_url())
+        .env("UPSTREAM_MAX_IN_FLIGHT", "1")
+        .env("UPSTREAM_WAIT_TIMEOUT", "200ms")
+        .start();
+    let (key, other) = (gateway.create_key(json!({})).await, gateway.create_key(json!({})).await);
+    let mut running = tokio::task::JoinSet::new();
+    let (url, holder) = (gateway.url("/v1/chat/completions"), key.clone());
+    running.spawn(async move { Client::http1().post_as(&holder, &url, &json!({})).await });
+    upstream.reached_by(1).await;
+    let rejected = post(&gateway, &other).await;
+    assert_error(&rejected, 503, "upstream_error", "upstream_rate_limited");
+    assert_eq!(rejected.header("retry-after"), "1");
+    assert_eq!(rejected.header("x-should-retry"), "");
+    // Requests that cost no unit need a place, too.
+    let free = Client::http1().get_as(&other, &gateway.url("/v1/models/m")).await;
+    assert_error(&free, 503, "upstream_error", "upstream_rate_limited");
+    assert_eq!(used(&gateway, &other).await, 0);
+    let figures = Figures::of(&gateway).await;
+    let labels = [("outcome", "rejected"), ("reason", "upstream_rate_limited")];
+    assert_eq!(figures.sum("tower_quota_requests_total", &labels), 1.0, "it is no failure");
+    assert_eq!(upstream.count(), 1);
+
+    // A client that leaves gives its place back.
+    running.shutdown().await;
+    upstream.release(10);
+    eventually("a place", || async { post(&gateway, &other).await.status == 200 }).await;
+    assert_eq!(used(&gateway, &key).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

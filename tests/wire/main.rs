@@ -9,6 +9,7 @@ mod credentials;
 mod drain;
 mod early_responses;
 mod error_table;
+mod fair_share;
 mod head_requests;
 mod hostile_clients;
 mod proxy_conformance;

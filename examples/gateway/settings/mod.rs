@@ -176,6 +176,13 @@ pub(crate) struct UpstreamSettings {
     /// Maximum time between two parts of a body
     #[arg(long = "upstream-idle-timeout", env = "UPSTREAM_IDLE_TIMEOUT", value_name = "TIME", default_value = "120s", value_parser = shown(values::timeout))]
     pub(crate) idle_timeout: Duration,
+    /// Maximum number of requests at the upstream at once, of all keys together; others wait, in turn by
+    /// key; 0 is unlimited
+    #[arg(long = "upstream-max-in-flight", env = "UPSTREAM_MAX_IN_FLIGHT", value_name = "NUMBER", default_value = "0", value_parser = shown(values::max_in_flight))]
+    pub(crate) max_in_flight: values::MaxInFlight,
+    /// Maximum time that a request waits for others at the upstream
+    #[arg(long = "upstream-wait-timeout", env = "UPSTREAM_WAIT_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = shown(values::timeout))]
+    pub(crate) wait_timeout: Duration,
 }
 
 /// What is logged, and how.

@@ -3,7 +3,7 @@
 use std::{
     fmt, fs,
     net::IpAddr,
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -33,6 +33,7 @@ use crate::open_files;
 // Aliases, as clap reads a field of a type `Vec` or `Option` in its own way.
 pub(crate) type Networks = Vec<IpNet>;
 pub(crate) type Authorities = Vec<CertificateDer<'static>>;
+pub(crate) type MaxInFlight = Option<NonZeroU32>;
 
 type Value<T> = Result<T, String>;
 
@@ -237,6 +238,13 @@ pub(super) fn request_limit(text: &str) -> Value<Limit> {
 
 pub(super) fn exhausted_status(text: &str) -> Value<StatusCode> {
     one_of([("429", StatusCode::TOO_MANY_REQUESTS), ("402", StatusCode::PAYMENT_REQUIRED)], text)
+}
+
+pub(super) fn max_in_flight(text: &str) -> Value<MaxInFlight> {
+    number(text)
+        .and_then(|number| u32::try_from(number).ok())
+        .map(NonZeroU32::new)
+        .ok_or_else(|| "expected a number from 0 (unlimited) to 4294967295".to_owned())
 }
 
 pub(super) fn worker_threads(text: &str) -> Value<NonZeroUsize> {
