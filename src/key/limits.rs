@@ -1,4 +1,4 @@
-use super::{InvalidLimit, Limit};
+use super::Limit;
 
 /// Defines [`KeyLimit`], of which there is one definition: whatever has the limits of a key goes through all of them.
 macro_rules! limits {
@@ -23,6 +23,7 @@ macro_rules! limits {
         }
 
         /// The names of all limits.
+        #[cfg(feature = "admin")]
         pub(crate) const LIMIT_NAMES: [&str; KeyLimit::ALL.len()] = [$($name),*];
 
         /// Columns of all limits that are empty.
@@ -61,6 +62,7 @@ pub struct KeyLimits([Limit; KeyLimit::ALL.len()]);
 pub(crate) struct LimitChanges([Option<Limit>; KeyLimit::ALL.len()]);
 
 /// The limits of keys that are issued or typed in without them.
+#[cfg(any(feature = "admin", feature = "engine"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DefaultLimits {
     pub(crate) daily: Limit,
@@ -99,7 +101,7 @@ impl KeyLimits {
 
     /// Checks that each limit has a stored form.
     #[cfg(any(feature = "admin", feature = "memory", feature = "engine"))]
-    pub(crate) fn check(&self) -> Result<(), InvalidLimit> {
+    pub(crate) fn check(&self) -> Result<(), super::InvalidLimit> {
         self.0.iter().try_for_each(|limit| limit.to_stored().map(drop))
     }
 }
@@ -130,6 +132,7 @@ impl LimitChanges {
     }
 }
 
+#[cfg(any(feature = "admin", feature = "engine"))]
 impl DefaultLimits {
     pub(crate) const fn daily(daily: Limit) -> Self {
         Self { daily, others: KeyLimits([Limit::Unlimited; KeyLimit::ALL.len()]) }

@@ -14,9 +14,13 @@ pub use claim::ClaimToken;
 pub use generate::{Checksum, InvalidUser, user_from_label};
 pub use id::KeyId;
 pub use limit::{InvalidLimit, Limit};
+#[cfg(any(feature = "admin", feature = "engine"))]
+pub(crate) use limits::DefaultLimits;
+#[cfg(feature = "admin")]
+pub(crate) use limits::LIMIT_NAMES;
+pub(crate) use limits::LimitChanges;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use limits::null_limits;
-pub(crate) use limits::{DefaultLimits, LIMIT_NAMES, LimitChanges};
 pub use limits::{KeyLimit, KeyLimits};
 pub use record::{InvalidKeyVersion, KeyPatch, KeyRecord, KeyVersion};
 #[cfg(any(feature = "admin", feature = "auth"))]

@@ -364,8 +364,8 @@ impl<'a, A: Beside> LockedCounters<'a, A> {
         lacking.map(|(demand, locked)| locked.status(demand, self.calendar)).collect()
     }
 
-    /// Counts the units of all demands, and returns the status of each after it.
-    pub(crate) fn count(&mut self) -> Vec<QuotaStatus> {
+    /// Charges the units of all demands, and returns the status of each after it.
+    pub(crate) fn charge(&mut self) -> Vec<QuotaStatus> {
         let calendar = self.calendar;
         self.iter_mut()
             .map(|(demand, locked)| {
@@ -379,6 +379,7 @@ impl<'a, A: Beside> LockedCounters<'a, A> {
 
 impl<'a, A: Beside> LockedCounter<'a, A> {
     /// Returns the key of the counter.
+    #[cfg(feature = "engine")]
     pub(crate) fn key(&self) -> &'a CounterKey {
         &self.counter.key
     }

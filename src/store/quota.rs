@@ -1,4 +1,5 @@
 use std::{
+    collections::VecDeque,
     fmt,
     hash::{Hash, Hasher},
     mem, ptr,
@@ -397,12 +398,16 @@ impl fmt::Debug for ReserveAllOutcome {
 async fn all_or_none(
     reserving: Vec<StoreFuture<ReserveOutcome>>,
 ) -> Result<ReserveAllOutcome, StoreError> {
-    let mut made = Made(Vec::with_capacity(reserving.len()));
+    let mut all =
+        Reserving { made: Vec::with_capacity(reserving.len()), reserving: reserving.into() };
     let (mut exhausted, mut elsewhere, mut failed) = (Vec::new(), Vec::new(), None);
-    for reserving in reserving {
-        match reserving.await {
+    // Each stays in its place until it is decided, so that none is lost if this is dropped.
+    while let Some(next) = all.reserving.front_mut() {
+        let outcome = next.await;
+        all.reserving.pop_front();
+        match outcome {
             Ok(ReserveOutcome::Admitted { reservation, status }) => {
-                made.0.push((reservation, status));
+                all.made.push((reservation, status));
             }
             Ok(ReserveOutcome::Exhausted(status)) => exhausted.push(status),
             Ok(ReserveOutcome::Elsewhere(status)) => elsewhere.push(status),
@@ -410,9 +415,9 @@ async fn all_or_none(
         }
     }
     if failed.is_none() && exhausted.is_empty() && elsewhere.is_empty() {
-        return Ok(ReserveAllOutcome::Admitted(mem::take(&mut made.0)));
+        return Ok(ReserveAllOutcome::Admitted(mem::take(&mut all.made)));
     }
-    for refund in made.refund() {
+    for refund in all.refund() {
         refund.await?;
     }
     match failed {
@@ -422,17 +427,26 @@ async fn all_or_none(
     }
 }
 
-/// Reservations that are refunded on drop.
-struct Made(Vec<ReservedUnits>);
+/// Reservations of one request. What was reserved is refunded on drop.
+struct Reserving {
+    reserving: VecDeque<StoreFuture<ReserveOutcome>>,
+    made: Vec<ReservedUnits>,
+}
 
-impl Made {
+impl Reserving {
     fn refund(&mut self) -> Vec<StoreFuture<bool>> {
-        self.0.drain(..).map(|(mut made, _)| made.refund(Refund::Always)).collect()
+        self.made.drain(..).map(|(mut made, _)| made.refund(Refund::Always)).collect()
     }
 }
 
-impl Drop for Made {
+impl Drop for Reserving {
     fn drop(&mut self) {
+        for mut decided in self.reserving.drain(..) {
+            if let Some(Ok(ReserveOutcome::Admitted { reservation, status })) = decided.take_ready()
+            {
+                self.made.push((reservation, status));
+            }
+        }
         // The store makes the changes whether they are waited for or not.
         drop(self.refund());
     }
@@ -583,7 +597,8 @@ pub trait QuotaStore: Send + Sync + 'static {
     /// is that of the request's key, if any is.
     ///
     /// By default each demand is reserved by itself, and what was reserved is refunded if not all could be. Until then its
-    /// units are missing for other requests. The stores of this crate take them in one step.
+    /// units are missing for other requests; if the future is dropped, so are those of a [`reserve`](Self::reserve) that
+    /// is not decided then. The stores of this crate take all in one step.
     ///
     /// # Errors
     ///
@@ -619,6 +634,8 @@ impl<T: QuotaStore + ?Sized> QuotaStore for Arc<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     #[test]
@@ -638,5 +655,44 @@ mod tests {
         assert_eq!(Quota::new("monthly", Period::Month), Ok(Quota::MONTHLY));
         assert_eq!(Quota::MONTHLY, Quota::MONTHLY.as_str().parse().unwrap());
         assert!("tokens/second".parse::<Quota>().is_err());
+    }
+
+    /// A store that decides on other quotas than the daily one at once, and counts what is refunded.
+    #[derive(Clone, Default)]
+    struct Undecided(Arc<AtomicU64>);
+
+    impl QuotaStore for Undecided {
+        fn reserve(&self, demand: &Demand) -> StoreFuture<ReserveOutcome> {
+            if demand.quota == Quota::DAILY {
+                return StoreFuture::pending(std::future::pending());
+            }
+            let (refunded, window) = (self.0.clone(), demand.window(&Calendar::utc()));
+            let status = QuotaStatus::new(window.day, demand.limit, 1, window.end);
+            StoreFuture::ready(Ok(ReserveOutcome::admitted(status, move |_| {
+                refunded.fetch_add(1, Ordering::Relaxed);
+                StoreFuture::ready(Ok(true))
+            })))
+        }
+
+        fn status(&self, _: &Demand) -> StoreFuture<QuotaStatus> {
+            StoreFuture::ready(Err(StoreError::new(StoreErrorKind::NotSupported)))
+        }
+    }
+
+    #[test]
+    fn units_that_a_dropped_reservation_has_made_by_then_are_refunded() {
+        let store = Undecided::default();
+        let demand = |quota| {
+            Demand::new("alice".into(), Limit::Units(9), SystemTime::UNIX_EPOCH).quota(quota)
+        };
+        let tokens = Quota::new("tokens", Period::Day).unwrap();
+        // One is decided before the future waits for another, one is behind it.
+        let demands = [demand(Quota::MONTHLY), demand(Quota::DAILY), demand(tokens)];
+        let mut reserving = store.reserve_all(&demands);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(std::pin::Pin::new(&mut reserving).poll(&mut cx).is_pending());
+        assert_eq!(store.0.load(Ordering::Relaxed), 0);
+        drop(reserving);
+        assert_eq!(store.0.load(Ordering::Relaxed), 2);
     }
 }

@@ -107,7 +107,7 @@ fn model_of_reservations_on_two_counters_takes_both_or_none_and_never_hangs() {
                     let mut locked = LockedCounters::lock(&counters, &demands, &calendar).unwrap();
                     let is_admitted = locked.exhausted().is_empty();
                     if is_admitted {
-                        locked.count();
+                        locked.charge();
                     }
                     is_admitted
                 })

@@ -26,11 +26,14 @@ use crate::{
     error::StoreError,
     key::{KeyId, Limit},
     store::{
-        Admission, Demand, Refund, Reservation, ReserveAllOutcome, ReserveOutcome, StoreFuture,
+        Admission, Demand, Refund, Reservation, StoreFuture,
         counter::{Count, LockedCounters, MAX_UNITS, Origin},
         quota::{ReservedUnits, same_counter},
     },
 };
+
+#[cfg(any(feature = "sqlite", test))]
+use crate::store::{ReserveAllOutcome, ReserveOutcome};
 
 /// Extension of a lease: a share has none.
 #[cfg(not(any(feature = "sqlite", test)))]
@@ -118,7 +121,7 @@ impl Engine {
             (count.origin(), self.apply(demand, count, granted, extension, end))
         });
         let charged: Vec<_> = charged.collect();
-        let statuses = locked.count();
+        let statuses = locked.charge();
         let admitted = counters.iter().zip(demands).zip(charged).zip(statuses).enumerate();
         Ok(admitted
             .map(|(index, (((counter, demand), taken), status))| {
@@ -227,6 +230,10 @@ impl Engine {
 
     /// Applies a change that was appended and is durable from `end` on. Returns the LSN that must be durable before the
     /// response.
+    #[cfg_attr(
+        not(any(feature = "sqlite", test)),
+        expect(unused_variables, reason = "a share depends on no count, and has no extension")
+    )]
     fn apply(
         &self,
         demand: &Demand,

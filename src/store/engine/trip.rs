@@ -163,8 +163,12 @@ pub(crate) enum News {
     UsedUp { limit: u64 },
 }
 
-/// Outcome of demands, or the index of one for which the ledger or another node may have units.
-pub(crate) type DecidedOrLacking = Result<ReserveAllOutcome, usize>;
+/// What became of several demands.
+pub(crate) enum AllDemanded {
+    Decided(ReserveAllOutcome),
+    /// The ledger or another node may have units for the demand with this index.
+    Lacking(usize),
+}
 
 /// What became of a demand.
 enum Demanded {
@@ -232,7 +236,7 @@ impl Engine {
         counters: &[Arc<Counter>],
         demands: &[Demand],
         hearing: Hearing,
-    ) -> Result<DecidedOrLacking, StoreError> {
+    ) -> Result<AllDemanded, StoreError> {
         self.check_admission()?;
         let mut locked = self.lock(counters, demands)?;
         let (mut exhausted, mut elsewhere, mut lacking) = (Vec::new(), Vec::new(), None);
@@ -253,16 +257,15 @@ impl Engine {
                 }
             }
         }
-        Ok(if !exhausted.is_empty() {
-            Ok(ReserveAllOutcome::Exhausted(exhausted))
+        Ok(AllDemanded::Decided(if !exhausted.is_empty() {
+            ReserveAllOutcome::Exhausted(exhausted)
         } else if !elsewhere.is_empty() {
-            Ok(ReserveAllOutcome::Elsewhere(elsewhere))
+            ReserveAllOutcome::Elsewhere(elsewhere)
         } else if let Some(lacking) = lacking {
-            Err(lacking)
+            return Ok(AllDemanded::Lacking(lacking));
         } else {
-            let admitted = self.charge_all(counters, demands, &mut locked)?;
-            Ok(ReserveAllOutcome::Admitted(admitted))
-        })
+            ReserveAllOutcome::Admitted(self.charge_all(counters, demands, &mut locked)?)
+        }))
     }
 
     /// Reserves units of shares, those of all demands or none, and waits for those of the ledger and of other nodes.
@@ -276,8 +279,8 @@ impl Engine {
         let reserving = async {
             loop {
                 match self.reserve_all_of_shares(counters, demands, ledger.hearing())? {
-                    Ok(outcome) => return Ok(outcome),
-                    Err(lacking) => {
+                    AllDemanded::Decided(outcome) => return Ok(outcome),
+                    AllDemanded::Lacking(lacking) => {
                         self.obtain(&counters[lacking], &demands[lacking], ledger).await?;
                     }
                 }

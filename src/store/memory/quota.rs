@@ -71,7 +71,7 @@ impl Inner {
             origin
         });
         let origins: Vec<_> = origins.collect();
-        let statuses = locked.count();
+        let statuses = locked.charge();
         let held = counters.iter().zip(demands).zip(origins);
         let held =
             held.map(|((counter, demand), origin)| self.hold(counter.clone(), demand, origin));

@@ -18,7 +18,9 @@ use super::{
 use crate::{
     clock::Day,
     error::StoreError,
+    key::KeyLimit,
     store::{
+        Quota,
         counter::CounterKey,
         engine::{
             UnusedUnits,
@@ -234,7 +236,12 @@ impl Core {
         let window = self.engine.calendar.window_from(key.quota.period(), origin.day);
         // Another clock than the database's has decided already.
         let own_time = self.has_own_clock().then_some(window.start);
-        let default = self.default_limits.daily.units().map(bigint);
+        let default = if key.quota == Quota::MONTHLY {
+            self.default_limits.others.get(KeyLimit::Monthly)
+        } else {
+            self.default_limits.daily
+        };
+        let default = default.units().map(bigint);
         let (id, quota, day) = (key.subject.as_str(), key.quota.as_str(), origin.day.to_string());
         let [seq_known, keeps, spent, needs] = [seq, granted, spent, needed].map(bigint);
         let limit = bigint(limit);

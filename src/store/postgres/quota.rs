@@ -15,7 +15,7 @@ use crate::{
         counter::{Count, CounterKey},
         engine::{
             Counter,
-            trip::{SharedLedger, TripError},
+            trip::{AllDemanded, SharedLedger, TripError},
         },
     },
 };
@@ -43,14 +43,12 @@ impl QuotaStore for PostgresStore {
     fn reserve_all(&self, demands: &[Demand]) -> StoreFuture<ReserveAllOutcome> {
         let core = &self.0.core;
         let mut demands = demands.to_vec();
-        for demand in &mut demands {
-            demand.at = core.time_of(demand);
-        }
+        self.set_time(&mut demands);
         let counters = demands.iter().map(|demand| core.engine.counter(&demand.into()));
         if let Some(counters) = counters.collect::<Option<Vec<_>>>() {
             match core.engine.reserve_all_of_shares(&counters, &demands, core.hearing()) {
-                Ok(Err(_)) => {}
-                Ok(Ok(decided)) => return StoreFuture::ready(Ok(decided)),
+                Ok(AllDemanded::Lacking(_)) => {}
+                Ok(AllDemanded::Decided(outcome)) => return StoreFuture::ready(Ok(outcome)),
                 Err(error) => return StoreFuture::ready(Err(error)),
             }
         }
@@ -117,10 +115,14 @@ impl PostgresStore {
             // The trip has set the clock, which may have been early.
             TripError::OtherPeriod => sleep(PERIOD_DELAY).await,
         }
-        for demand in demands {
-            demand.at = self.0.core.time_of(demand);
-        }
+        self.set_time(demands);
         Ok(())
+    }
+
+    /// Sets the time of demands, which is the same for all of them.
+    fn set_time(&self, demands: &mut [Demand]) {
+        let Some(at) = demands.first().map(|demand| self.0.core.time_of(demand)) else { return };
+        demands.iter_mut().for_each(|demand| demand.at = at);
     }
 
     /// Returns the count of all nodes up to their last checkpoints.

@@ -214,10 +214,11 @@ impl PostgresStore {
     }
 }
 
-/// Returns the quotas of which a subject has used units, and the daily one.
+/// Returns the quotas of which a subject has used units, and those of a key's limits, whose units may not be in the
+/// table yet.
 async fn read_quotas(client: &Client, id: &KeyId) -> sql::Result<Vec<Quota>> {
-    let query =
-        "SELECT quota FROM daily_usage WHERE key_id = $1 UNION SELECT 'daily' ORDER BY quota";
+    let query = "SELECT quota FROM daily_usage WHERE key_id = $1
+         UNION SELECT 'daily' UNION SELECT 'monthly/month' ORDER BY quota";
     let rows = sql::query(client, query, &[text(&id.as_str())]).await?;
     let quotas = rows.iter().map(|row| row.try_get::<_, &str>(0));
     // A later version may know other periods.

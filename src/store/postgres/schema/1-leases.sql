@@ -111,12 +111,11 @@ BEGIN
     total := c.granted + granted - coalesce(l.granted, 0);
     IF of_quota IN ('daily', 'monthly/month') THEN
         within := least(within, (
-            SELECT CASE
-                WHEN of_quota = 'monthly/month' THEN nullif(k.monthly_limit, 0)
-                WHEN k.daily_limit IS NULL THEN default_limit
-                ELSE nullif(k.daily_limit, 0)
-            END
-            FROM api_keys k WHERE k.id = of_key
+            SELECT CASE WHEN own.units IS NULL THEN default_limit ELSE nullif(own.units, 0) END
+            FROM api_keys k, LATERAL (
+                SELECT CASE of_quota WHEN 'daily' THEN k.daily_limit ELSE k.monthly_limit END AS units
+            ) AS own
+            WHERE k.id = of_key
         ));
     END IF;
     remains := within - total;

@@ -197,10 +197,12 @@ impl SqliteStore {
     }
 }
 
-/// Returns the quotas of which a subject has used units, and the daily one.
+/// Returns the quotas of which a subject has used units, and those of a key's limits, whose units may not be in the
+/// table yet.
 fn read_quotas(connection: &Connection, id: &KeyId) -> rusqlite::Result<Vec<Quota>> {
     let mut statement = connection.prepare_cached(
-        "SELECT quota FROM daily_usage WHERE key_id = ?1 UNION SELECT 'daily' ORDER BY quota",
+        "SELECT quota FROM daily_usage WHERE key_id = ?1
+         UNION SELECT 'daily' UNION SELECT 'monthly/month' ORDER BY quota",
     )?;
     let quotas = statement.query_map([id.as_str()], |row| row.get::<_, String>(0))?;
     // A later version may know other periods.
