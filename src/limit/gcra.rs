@@ -90,8 +90,8 @@ impl ExactGcra {
     }
 
     /// Counts an event of the subject, which has a burst of `limit` and then as many in each period. Returns the
-    /// time to wait if the event is beyond that.
-    pub(crate) fn admit(&self, subject: KeyId, limit: u64, now: Duration) -> Result<(), Duration> {
+    /// theoretical arrival time of the next event, or the time to wait if the event is beyond that.
+    pub(crate) fn admit(&self, subject: KeyId, limit: u64, now: Duration) -> Result<u64, Duration> {
         if limit == 0 {
             return Err(Duration::from_nanos(self.period));
         }
@@ -101,13 +101,15 @@ impl ExactGcra {
         let rate = Rate::new(limit, self.period.div_ceil(limit));
         let mut arrival = self.arrivals.entry(subject).or_default();
         *arrival = rate.admit(*arrival, now).map_err(Duration::from_nanos)?;
-        Ok(())
+        Ok(*arrival)
     }
 
-    /// Gives back an event that was counted under this limit.
-    pub(crate) fn give_back(&self, subject: &KeyId, limit: u64) {
+    /// Gives back an event that was counted under this limit, with `next` as the arrival time after it. What of it has
+    /// passed by since is not given back, so that no event is admitted early in its place.
+    pub(crate) fn give_back(&self, subject: &KeyId, limit: u64, next: u64, now: Duration) {
+        let left = next.saturating_sub(nanos(now)).min(self.period.div_ceil(limit.max(1)));
         if let Some(mut arrival) = self.arrivals.get_mut(subject) {
-            *arrival = arrival.saturating_sub(self.period.div_ceil(limit.max(1)));
+            *arrival = arrival.saturating_sub(left);
         }
     }
 

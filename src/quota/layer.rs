@@ -232,7 +232,8 @@ impl DailyQuotaLayer {
     /// Counts requests on a further quota of the same store, in one reservation with the others: a request for which one
     /// of them has too few units left takes none of any ([`QuotaStore::reserve_all`]).
     ///
-    /// The policy, the renderer, the headers and [`shadow`](Self::shadow) are those of the layer. A rejection speaks of the
+    /// Its quota is another one than the layer's and those of other rules. The policy, the renderer, the headers and
+    /// [`shadow`](Self::shadow) are those of the layer. A rejection speaks of the
     /// exhausted quota that resets last.
     ///
     /// ```

@@ -38,7 +38,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// 3. A request beyond the limit is rejected at once with 429 `rate_limit_exceeded` and the policy `minute`
 ///    ([`name`](Self::name)). `Retry-After` is the time after which the subject's next request is admitted, in whole
 ///    seconds, at least 1. The rejected request does not count.
-/// 4. An admitted request counts, unless a layer inside has rejected it: then it is given back with its response.
+/// 4. An admitted request counts, unless a layer inside has rejected it: then it is given back with its response, as
+///    far as its part of the period has not passed by.
 /// 5. The subject is the key in the request's [`RequestContext`](crate::request::RequestContext), and all keys have
 ///    the same limit or each its own ([`per_key`](Self::per_key)); or both are the result of [`subject`](Self::subject).
 /// 6. A subject without a limit passes without being counted. A request without a subject is rejected with 500 and
@@ -153,31 +154,38 @@ impl RateLimitLayer {
     }
 
     /// Counts a request of this subject, if it is to be counted.
-    fn admit(&self, subject: Option<LimitedSubject>) -> Result<Option<Counted>, LimitRejection> {
+    fn admit(
+        &self,
+        subject: Option<LimitedSubject>,
+    ) -> Result<Option<CountedRequest>, LimitRejection> {
         let Some((id, limit)) = subject else { return Ok(None) };
         let admitted = self.rates.admit(id.clone(), limit, self.clock.monotonic());
-        admitted.map_err(|retry_after| LimitRejection::TooFast {
+        let next = admitted.map_err(|retry_after| LimitRejection::TooFast {
             limit,
             period: self.period,
             retry_after,
         })?;
-        Ok(Some(Counted { rates: self.rates.clone(), id, limit }))
+        let (rates, clock) = (self.rates.clone(), self.clock.clone());
+        Ok(Some(CountedRequest { rates, clock, id, limit, next }))
     }
 }
 
 /// A request that was counted.
-struct Counted {
+struct CountedRequest {
     rates: Arc<ExactGcra>,
+    clock: Arc<dyn Clock>,
     id: KeyId,
     limit: u64,
+    /// The theoretical arrival time of the next request when this one was admitted.
+    next: u64,
 }
 
-impl Counted {
+impl CountedRequest {
     /// Gives the request back if a layer inside has rejected it, not the upstream.
     fn settle(self, extensions: &Extensions) {
         let is_rejected = extensions.get::<Rejected>().is_some();
         if is_rejected && extensions.get::<UpstreamFault>().is_none() {
-            self.rates.give_back(&self.id, self.limit);
+            self.rates.give_back(&self.id, self.limit, self.next, self.clock.monotonic());
         }
     }
 }
@@ -257,7 +265,7 @@ pin_project! {
     #[project = StateProj]
     enum State<F> {
         Rejected { method: Method, response: Option<Response<Bytes>> },
-        Forwarding { #[pin] future: F, counted: Option<Counted> },
+        Forwarding { #[pin] future: F, counted: Option<CountedRequest> },
     }
 }
 

@@ -130,7 +130,7 @@ impl LimitRejection {
                 let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1) as u64;
                 let period = period.as_secs_f64();
                 let message = format!(
-                    "Too many requests, at most {limit} in {period} seconds; try again in {seconds}."
+                    "Too many requests, at most {limit} in {period} seconds; try again in {seconds} s."
                 );
                 (message, seconds)
             }

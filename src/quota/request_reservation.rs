@@ -58,7 +58,8 @@ pub struct RequestReservation {
 }
 
 impl RequestContext {
-    /// Returns the request's units in its innermost quota, if a `DailyQuotaLayer` has admitted it.
+    /// Returns the request's units in the quota of the innermost `DailyQuotaLayer` that has admitted it, not in one that
+    /// [`and`](super::DailyQuotaLayer::and) has added to the layer.
     pub fn reservation(&self) -> Option<RequestReservation> {
         self.units_in(None)
     }

@@ -36,9 +36,6 @@ impl DailyQuotaLayer {
         need: Need,
     ) -> Result<Reserving, QuotaRejection> {
         let Need { context, amount, further, at, admission } = need;
-        if let Subject::Counted(subject) = &subject {
-            context.note_subject(&subject.id);
-        }
         let first = QuotaNeed { quota: self.quota, subject, amount };
         let mut claims = SmallVec::<[Claim; 1]>::new();
         for need in iter::once(first).chain(further) {
@@ -55,9 +52,8 @@ impl DailyQuotaLayer {
                 Subject::Unknown => self.unless_shadow(QuotaRejection::NoSubject)?,
             }
         }
-        if claims.is_empty() {
-            return Ok(Reserving::Decided(None));
-        }
+        let Some(first) = claims.first() else { return Ok(Reserving::Decided(None)) };
+        context.note_subject(&first.demand.subject);
         let mut outcome = start(&self.store, &claims);
         let claims = Claims { context, claims, at };
         match outcome.take_ready() {
@@ -71,13 +67,15 @@ impl DailyQuotaLayer {
 }
 
 /// Reserves the units of all claims, or none.
-fn start(store: &Arc<dyn QuotaStore>, claims: &[Claim]) -> StoreFuture<Outcome> {
+fn start(store: &Arc<dyn QuotaStore>, claims: &[Claim]) -> StoreFuture<Decision> {
     match claims {
-        [Claim { demand, .. }] if demand.amount > 0 => store.reserve(demand).map(Outcome::from),
-        [Claim { demand, .. }] => store.status(demand).map(|status| Outcome::of_no_units([status])),
+        [Claim { demand, .. }] if demand.amount > 0 => store.reserve(demand).map(Decision::from),
+        [Claim { demand, .. }] => {
+            store.status(demand).map(|status| Decision::of_no_units([status]))
+        }
         _ if claims.iter().all(|claim| claim.demand.amount > 0) => {
             let demands: Vec<_> = claims.iter().map(|claim| claim.demand.clone()).collect();
-            store.reserve_all(&demands).map(Outcome::from)
+            store.reserve_all(&demands).map(Decision::from)
         }
         _ => {
             let demands = claims.iter().map(|claim| claim.demand.clone()).collect();
@@ -86,24 +84,27 @@ fn start(store: &Arc<dyn QuotaStore>, claims: &[Claim]) -> StoreFuture<Outcome> 
     }
 }
 
-/// Reserves the units of the demands that need some. The statuses of the others are looked up.
+/// Reserves the units of the demands that need some, once the statuses of the others are known.
 async fn reserve_or_look(
     store: Arc<dyn QuotaStore>,
     demands: Vec<Demand>,
-) -> Result<Outcome, StoreError> {
-    let needed: Vec<_> = demands.iter().filter(|demand| demand.amount > 0).cloned().collect();
+) -> Result<Decision, StoreError> {
+    let mut known = Vec::new();
+    for (index, demand) in demands.iter().enumerate().filter(|(_, demand)| demand.amount == 0) {
+        known.push((index, store.status(demand).await?));
+    }
+    let needed: Vec<_> = demands.into_iter().filter(|demand| demand.amount > 0).collect();
     let mut admitted = match needed[..] {
         [] => Vec::new(),
-        _ => match Outcome::from(store.reserve_all(&needed).await?) {
-            Outcome::Admitted(admitted) => admitted.into_vec(),
+        _ => match Decision::from(store.reserve_all(&needed).await?) {
+            Decision::Admitted(admitted) => admitted.into_vec(),
             rejected => return Ok(rejected),
         },
     };
-    for (index, demand) in demands.iter().enumerate().filter(|(_, demand)| demand.amount == 0) {
-        let status = store.status(demand).await?;
-        admitted.insert(index, (Box::new(NoUnits), status));
+    for (index, status) in known {
+        admitted.insert(index.min(admitted.len()), (Box::new(NoUnits), status));
     }
-    Ok(Outcome::Admitted(admitted.into()))
+    Ok(Decision::Admitted(admitted.into()))
 }
 
 /// What a request needs of its subject's quota and of further ones.
@@ -124,20 +125,20 @@ pub(super) enum Reserving {
 }
 
 /// What the store has decided of all claims.
-enum Outcome {
+enum Decision {
     Admitted(SmallVec<[(Box<dyn Reservation>, QuotaStatus); 1]>),
     Exhausted(Vec<QuotaStatus>),
     Elsewhere(Vec<QuotaStatus>),
 }
 
-impl Outcome {
+impl Decision {
     fn of_no_units(statuses: [QuotaStatus; 1]) -> Self {
         let units = statuses.map(|status| (Box::new(NoUnits) as Box<dyn Reservation>, status));
         Self::Admitted(units.into())
     }
 }
 
-impl From<ReserveOutcome> for Outcome {
+impl From<ReserveOutcome> for Decision {
     fn from(outcome: ReserveOutcome) -> Self {
         match outcome {
             ReserveOutcome::Admitted { reservation, status } => {
@@ -149,7 +150,7 @@ impl From<ReserveOutcome> for Outcome {
     }
 }
 
-impl From<ReserveAllOutcome> for Outcome {
+impl From<ReserveAllOutcome> for Decision {
     fn from(outcome: ReserveAllOutcome) -> Self {
         match outcome {
             ReserveAllOutcome::Admitted(admitted) => Self::Admitted(admitted.into()),
@@ -178,7 +179,7 @@ impl Reservation for NoUnits {
 
 /// A reservation that the store has not decided yet.
 pub(super) struct PendingReservation {
-    outcome: StoreFuture<Outcome>,
+    outcome: StoreFuture<Decision>,
     claims: Option<Claims>,
 }
 
@@ -218,7 +219,7 @@ impl Claims {
     fn hold(
         self,
         layer: &DailyQuotaLayer,
-        outcome: Result<Outcome, StoreError>,
+        outcome: Result<Decision, StoreError>,
     ) -> Result<Option<Box<HeldReservation>>, QuotaRejection> {
         let Self { context, claims, at } = self;
         let visibility =
@@ -235,10 +236,13 @@ impl Claims {
             statuses.into_iter().reduce(later).ok_or_else(none)
         };
         let rejection = match outcome {
-            Ok(Outcome::Admitted(admitted)) => {
-                let held = claims.into_iter().zip(admitted);
-                let quotas =
-                    held.map(|(claim, admitted)| claim.hold(layer, &context, visibility, admitted));
+            Ok(Decision::Admitted(admitted)) => {
+                let held = claims.into_iter().zip(admitted).enumerate();
+                let quotas = held.map(|(index, (claim, admitted))| {
+                    let (entry, units) = claim.hold(layer, visibility, admitted);
+                    let entry = context.note_reserved(entry.further(index > 0));
+                    HeldQuota { units: Mutex::new(units), change: None, is_refunded: false, entry }
+                });
                 return Ok(Some(Box::new(HeldReservation {
                     quotas: quotas.collect(),
                     has_ended: false,
@@ -246,10 +250,10 @@ impl Claims {
                     at,
                 })));
             }
-            Ok(Outcome::Exhausted(statuses)) => {
+            Ok(Decision::Exhausted(statuses)) => {
                 resets_last(statuses).map(|status| QuotaRejection::Exhausted { status, at })
             }
-            Ok(Outcome::Elsewhere(statuses)) => {
+            Ok(Decision::Elsewhere(statuses)) => {
                 resets_last(statuses).map(|status| QuotaRejection::Elsewhere { status, at })
             }
             Err(error) => Err(error),
@@ -260,15 +264,14 @@ impl Claims {
 }
 
 impl Claim {
-    /// Returns the units that were reserved, and notes them in the context.
+    /// Returns the units that were reserved, and their entry for the context.
     #[inline]
     fn hold(
         self,
         layer: &DailyQuotaLayer,
-        context: &RequestContext,
         visibility: Visibility,
         (reservation, mut status): (Box<dyn Reservation>, QuotaStatus),
-    ) -> HeldQuota {
+    ) -> (QuotaEntry, Units) {
         let Self { demand, limit } = self;
         let (at, amount) = (demand.at, demand.amount);
         if layer.is_shadow {
@@ -279,12 +282,7 @@ impl Claim {
         }
         let (store, admission) = (layer.store.clone(), reservation.admission());
         let entry = QuotaEntry::reserved(store, demand, status, admission, visibility);
-        HeldQuota {
-            units: Mutex::new(Units::new(reservation, amount)),
-            change: None,
-            is_refunded: false,
-            entry: context.note_reserved(entry),
-        }
+        (entry, Units::new(reservation, amount))
     }
 }
 

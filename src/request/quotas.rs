@@ -35,6 +35,9 @@ pub(crate) struct QuotaEntry {
     is_exhausted: bool,
     /// Entry of the request in the store's ledger.
     admission: Option<Admission>,
+    /// Whether the layer counts the request on the quota beside another one.
+    #[cfg(feature = "quota")]
+    is_further: bool,
     #[cfg(feature = "quota")]
     held: Option<Held>,
 }
@@ -121,6 +124,7 @@ impl QuotaEntry {
             is_current: true,
             is_exhausted: true,
             admission: None,
+            is_further: false,
             held: None,
         }
     }
@@ -143,8 +147,14 @@ impl QuotaEntry {
             is_current: true,
             is_exhausted: false,
             admission,
+            is_further: false,
             held: Some(Held { store, demand, taken: Vec::new() }),
         }
+    }
+
+    /// Sets whether the layer counts the request on the quota beside another one.
+    pub(crate) fn further(self, is_further: bool) -> Self {
+        Self { is_further, ..self }
     }
 
     fn change_units(&mut self, units: u64) {
@@ -203,10 +213,14 @@ impl Quotas {
         }
     }
 
-    /// Returns the index of the innermost entry with reserved units, of `quota` if one is given.
+    /// Returns the index of the innermost entry with reserved units: of `quota` if one is given, otherwise of the first
+    /// quota of a layer.
     pub(crate) fn reserved(&self, quota: Option<Quota>) -> Option<usize> {
         self.entries.iter().rposition(|entry| {
-            let is_same = quota.is_none_or(|quota| entry.status.quota == quota);
+            let is_same = match quota {
+                Some(quota) => entry.status.quota == quota,
+                None => !entry.is_further,
+            };
             is_same && entry.is_current && entry.held.is_some()
         })
     }

@@ -2,10 +2,13 @@
 
 use std::{
     convert::Infallible,
+    future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,12 +16,12 @@ use crate::zone::memory_store;
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body_util::{BodyExt, Full};
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_quota::{
     auth::TrialKeyAuthLayer,
     clock::Clock,
-    error::{Rejected, reject_fn},
+    error::{ProblemJson, Rejected, catalog, reject_fn},
     key::{KeyId, KeyLimit, KeyRecord, Limit, SecretKey},
     quota::{DailyQuotaLayer, InFlightLimitLayer, LimitRejection, RateLimitLayer, Subject},
     store::{QuotaSubject, memory::MemoryStore},
@@ -320,4 +323,42 @@ async fn each_key_has_the_limits_of_its_record() {
         }
         assert_eq!(passed, admitted, "{id}");
     }
+}
+
+/// Polls a future once. Returns its output if it is ready.
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    std::future::poll_fn(|cx| match Pin::new(&mut *future).poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// A slow request that is rejected in the end does not let another one pass early.
+#[tokio::test]
+async fn what_has_passed_by_of_a_rejected_request_is_not_given_back() {
+    let clock = SetClock::default();
+    let gate = Arc::new(Semaphore::new(0));
+    let waiting = gate.clone();
+    let rejects = service_fn(move |request: Request<Body>| {
+        let waiting = waiting.clone();
+        async move {
+            let mut response = Response::new(Body::default());
+            if request.uri().path() == "/slow" {
+                waiting.acquire().await.unwrap().forget();
+                let rejected = catalog::MISSING_API_KEY.rejection().render(&ProblemJson, &request);
+                response = rejected.map(Body::from);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let service = limit(1, MINUTE).clock(clock.clone()).layer(rejects);
+    let mut slow = Box::pin(service.clone().oneshot(request("/slow")));
+    assert!(poll_once(&mut slow).await.is_none());
+    clock.set(MINUTE);
+    assert_eq!(status(&service, "/").await, 200);
+    clock.set(MINUTE + Duration::from_secs(1));
+    gate.add_permits(1);
+    assert_eq!(slow.await.unwrap().status(), 401);
+    assert_eq!(status(&service, "/").await, 429, "a minute has not passed since the last one");
 }

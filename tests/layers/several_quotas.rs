@@ -219,3 +219,18 @@ async fn a_request_without_a_subject_of_one_quota_is_rejected_and_counts_on_none
     assert_eq!(send(service, request(1)).await.status(), 500);
     assert_eq!(used(&store).await, [0, 0, 0, 0]);
 }
+
+#[tokio::test]
+async fn the_reservation_of_a_request_is_that_of_the_layers_own_quota() {
+    let store = MemoryStore::new();
+    let report = service_fn(|request: Request<Body>| async move {
+        let context = request.extensions().get::<RequestContext>().unwrap();
+        let reservation = context.reservation().unwrap();
+        reservation.take(4).await.unwrap();
+        reservation.settle(3);
+        Ok::<_, Infallible>(Response::new(Body::from("ok")))
+    });
+    let service = quotas(&store, [9, 9, 99, 9]).layer(report);
+    assert_eq!(send(service, request(2)).await.status(), 200);
+    assert_eq!(used(&store).await, [3, 1, 2, 1]);
+}
