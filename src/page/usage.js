@@ -13,8 +13,8 @@ addTexts({
   someError: ["Failed", "失败"],
   causes: {
     client_gone: ["Cancelled before the end", "在结束前中断"],
-    insufficient_quota: ["The day's requests were used up", "当日次数已用完"],
-    rate_limit_exceeded: ["Too many requests at once", "请求过于频繁"],
+    insufficient_quota: ["The requests were used up", "次数已用完"],
+    rate_limit_exceeded: ["Too many requests in a short time", "请求过于频繁"],
     key_disabled: ["The key was disabled", "密钥已停用"],
     key_expired: ["The key had expired", "密钥已过期"],
     key_misconfigured: ["The key was not set up correctly", "密钥的设置有误"],

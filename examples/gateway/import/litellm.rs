@@ -181,7 +181,7 @@ fn key(
         return Err(RowProblem::Skipped("was deleted there".into()));
     }
     let token = row.get("token").unwrap_or_default().trim();
-    let limit = options.daily_limit.number().to_string();
+    let limits = options.default_limits();
     let (secret, hash, masked);
     let column: (&str, &str) = if KeyHash::from_hex(token).is_some() {
         (hash, masked) = (token, masked_name(row.get("key_name")));
@@ -198,8 +198,7 @@ fn key(
         name if name == column.0 => Some(column.1),
         "key" => Some(&*masked),
         "label" => Some(label),
-        "daily_limit" => Some(&limit),
-        _ => None,
+        name => limits.get(name),
     })
     .map_err(|error| RowProblem::Conflict(error.to_string()))?;
     let mut record = key.record().clone();

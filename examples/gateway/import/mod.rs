@@ -123,6 +123,7 @@ async fn import_file(
         file: &import.file,
         from: import.from,
         daily_limit: import.daily_limit.unwrap_or(settings.database.default_daily_limit),
+        limits: settings.database.default_limits(),
         drop_access_lists: import.drop_access_lists,
         calendar: &settings.database.calendar,
         progress,

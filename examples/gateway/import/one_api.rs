@@ -84,12 +84,11 @@ fn token(
     };
     let secret = SecretKey::parse(&secret)
         .map_err(|error| RowProblem::wrong("key", &format!("is not a key: {error}")))?;
-    let limit = options.daily_limit.number().to_string();
+    let limits = options.default_limits();
     let key = ImportedKey::from_columns(|name| match name {
         "key" => Some(secret.expose()),
         "label" => Some(&label),
-        "daily_limit" => Some(&limit),
-        _ => None,
+        name => limits.get(name),
     })
     .map_err(|error| RowProblem::Conflict(error.to_string()))?;
     let now = SystemTime::now();

@@ -7,12 +7,14 @@ use tower::BoxError;
 use tower_quota::{
     admin::store::{ImportedKey, InvalidColumn},
     clock::parse_timestamp,
-    key::Limit,
 };
 
 use super::{
     days::{self, Days},
-    source::{ReadOptions, Row, RowProblem, RowReport, Source, SourceRow, columns, for_each_row},
+    source::{
+        DefaultLimits, ReadOptions, Row, RowProblem, RowReport, Source, SourceRow, columns,
+        for_each_row,
+    },
 };
 
 /// Tables that may contain keys.
@@ -40,7 +42,7 @@ pub(super) fn read(
     tables: &[&'static str],
     options: &ReadOptions<'_>,
 ) -> Result<Source, BoxError> {
-    let default = options.daily_limit;
+    let default = options.default_limits();
     let today = options.calendar.window(SystemTime::now()).day;
     let mut days = days::read(connection, options.calendar, today)?;
     let mut source = Source::default();
@@ -48,7 +50,7 @@ pub(super) fn read(
     for table in tables {
         for_each_row(connection, table, options.progress, |number, row| {
             totals += usize::from(row.get("total_quota").is_some());
-            let key = key(&row, default, &mut days);
+            let key = key(&row, &default, &mut days);
             let label = key.as_ref().map(|key| key.record().label.clone()).unwrap_or_default();
             source.rows.push(SourceRow {
                 place: format!("{table} row {number}"),
@@ -58,7 +60,7 @@ pub(super) fn read(
         })?;
     }
     if totals > 0 {
-        let limit = default.number();
+        let limit = options.daily_limit.number();
         source.notes.push(format!(
             "{totals} keys had a total quota, which is not kept here: without a daily limit they get \
              {limit} a day, and those that had used it up are disabled"
@@ -68,23 +70,25 @@ pub(super) fn read(
     Ok(source)
 }
 
-fn key(row: &Row<'_>, default: Limit, days: &mut Days) -> Result<ImportedKey, InvalidColumn> {
+fn key(
+    row: &Row<'_>,
+    default: &DefaultLimits,
+    days: &mut Days,
+) -> Result<ImportedKey, InvalidColumn> {
     let column = |name: &str| row.get(name);
     // An invalid creation time is no reason not to import a key.
     let created_at = column("created_at").filter(|text| parse_timestamp(text).is_some());
     let number = |name: &str| column(name)?.parse::<i64>().ok();
     let is_disabled = !matches!(column("is_active"), None | Some("1" | "true"))
         || number("total_quota").is_some_and(|total| number("used_quota") >= Some(total));
-    let default = default.number().to_string();
     let key = ImportedKey::from_columns(|name| match name {
         // A row number; this gateway's ids have another format.
         "id" => None,
         "key_sha256" => column("key_hash"),
         "label" => column("label").or(column("name")),
-        "daily_limit" => column("daily_limit").or(Some(&default)),
         "disabled" if is_disabled => Some("true"),
         "created_at" => created_at,
-        name => column(name),
+        name => column(name).or_else(|| default.get(name)),
     })?;
     let used = days.take(key.hash()).into_iter().collect();
     Ok(key.with_used(used))

@@ -4,6 +4,7 @@ use std::{
     fmt::{self, Write as _},
     fs::File,
     io::Read,
+    iter,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +12,11 @@ use std::{
 use clap::ValueEnum;
 use rusqlite::{Connection, ErrorCode, OpenFlags, types::ValueRef};
 use tower::BoxError;
-use tower_quota::{admin::store::ImportedKey, clock::Calendar, key::Limit};
+use tower_quota::{
+    admin::store::ImportedKey,
+    clock::Calendar,
+    key::{KeyLimits, Limit},
+};
 
 use super::{litellm, one_api, original};
 use crate::commands::progress::{Amount, Progress, Stopped};
@@ -36,6 +41,8 @@ pub(super) struct ReadOptions<'a> {
     pub(super) from: Option<SourceKind>,
     /// Daily limit of keys that have none of their own.
     pub(super) daily_limit: Limit,
+    /// Other limits of keys that have none of their own.
+    pub(super) limits: KeyLimits,
     /// Whether keys are imported without their lists of models, addresses or routes.
     pub(super) drop_access_lists: bool,
     pub(super) calendar: &'a Calendar,
@@ -77,6 +84,16 @@ pub(super) enum RowProblem {
     Conflict(String),
 }
 
+/// Limits by the names of their columns, as texts.
+pub(super) struct DefaultLimits(Vec<(&'static str, String)>);
+
+impl DefaultLimits {
+    pub(super) fn get(&self, column: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(name, _)| *name == column);
+        found.map(|(_, limit)| &**limit)
+    }
+}
+
 /// The values of a row, by the lower-case names of its columns.
 pub(super) struct Row<'a> {
     names: &'a [String],
@@ -84,6 +101,13 @@ pub(super) struct Row<'a> {
 }
 
 impl ReadOptions<'_> {
+    /// Returns the limits of keys that have none of their own.
+    pub(super) fn default_limits(&self) -> DefaultLimits {
+        let others = self.limits.iter().map(|(limit, value)| (limit.name(), value));
+        let all = iter::once(("daily_limit", self.daily_limit)).chain(others);
+        DefaultLimits(all.map(|(name, value)| (name, value.number().to_string())).collect())
+    }
+
     /// Returns the note about quotas of another unit. `there` describes them.
     pub(super) fn limit_note(&self, there: &str) -> String {
         let limit = match self.daily_limit.number() {
