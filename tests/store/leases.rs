@@ -10,9 +10,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tower_quota::{
     admin::store::{Actor, AdminStore, KeyChange, KeyEdit, KeyRef, NewKey},
+    clock::Period,
     key::{KeyId, KeyPatch, KeyRecord, Limit, SecretKey},
     store::{
-        Demand, KeyStore, QuotaStore, Refund, Reservation, ReserveOutcome,
+        Demand, KeyStore, Quota, QuotaStore, Refund, Reservation, ReserveAllOutcome,
+        ReserveOutcome,
         postgres::{PostgresOptions, PostgresStore},
     },
 };
@@ -193,6 +195,49 @@ async fn nodes_admit_exactly_the_limit_and_reject_nobody_while_units_are_left() 
         assert_eq!(use_up_at_once(&nodes.stores, 64, limit).await, (limit, 0), "limit {limit}");
         nodes.check(limit);
         assert_eq!(nodes.counted().await.0, limit);
+        nodes.close().await;
+    }
+}
+
+/// Requests that count on the day and the month of a key, and on the day of all keys.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+#[expect(clippy::disallowed_methods, reason = "callers of several nodes at once")]
+async fn requests_under_several_quotas_are_admitted_exactly_over_all_nodes() {
+    let everybody = Quota::new("everybody", Period::Day).unwrap();
+    for [daily, monthly, all] in [[40, 25, 60], [17, 40, 90], [50, 50, 33]] {
+        let nodes = Nodes::start(3).await;
+        let demands = move || {
+            let pool = Demand::new(KeyId::from("pool"), Limit::Units(all), SystemTime::now());
+            [demand(daily), demand(monthly).quota(Quota::MONTHLY), pool.quota(everybody)]
+        };
+        let mut tasks = Vec::new();
+        for number in 0..24 {
+            let store = nodes.stores[number % nodes.stores.len()].clone();
+            tasks.push(tokio::spawn(async move {
+                let (mut admitted, since) = (0, Instant::now());
+                loop {
+                    match store.reserve_all(&demands()).await {
+                        Ok(ReserveAllOutcome::Admitted(units)) => {
+                            for (mut units, _) in units {
+                                poll_fn(|cx| units.poll_committed(cx)).await.unwrap();
+                            }
+                            admitted += 1;
+                        }
+                        Ok(ReserveAllOutcome::Exhausted(_)) => return admitted,
+                        // Other nodes hold the last units of one of them.
+                        _ => assert!(since.elapsed() < DEADLINE, "units stay elsewhere"),
+                    }
+                }
+            }));
+        }
+        let mut admitted = 0;
+        for task in tasks {
+            admitted += task.await.unwrap();
+        }
+        let expected = daily.min(monthly).min(all);
+        assert_eq!(admitted, expected, "{daily} a day, {monthly} a month, {all} of all");
+        assert_eq!(nodes.counted().await.0, 3 * expected, "each is on record on each quota");
         nodes.close().await;
     }
 }
