@@ -101,7 +101,7 @@ async function day(browser) {
   await page.getByRole("link", { name: "Overview" }).click();
   await until(view, () => id("nearest").locator("li").first().innerText(), /workshop-07[\s\S]*5 \/ 5[\s\S]*Used up/);
   await id("nearest").getByRole("link", { name: "workshop-07" }).click();
-  await until(view, () => id("requests").innerText(), /The day's requests were used up[\s\S]*429 insufficient_quota[\s\S]*Succeeded/);
+  await until(view, () => id("requests").innerText(), /The requests were used up[\s\S]*429 insufficient_quota[\s\S]*Succeeded/);
   await id("failed-only").check();
   await until(view, () => id("requests").locator("li").count(), /^1$/);
   await id("preset-1000").click();
@@ -408,7 +408,7 @@ async function transfer(browser) {
   const download = page.waitForEvent("download");
   await id("export").click();
   const csv = readFileSync(await (await download).path(), "utf8");
-  assert.match(csv, /^\ufeffid,key,key_sha256,label,daily_limit,created_at,expires_at,disabled\r?\n/);
+  assert.match(csv, /^\ufeffid,key,key_sha256,label,daily_limit,created_at,expires_at,disabled,monthly_limit,minute_limit,max_in_flight\r?\n/);
   assert.equal(csv.trim().split("\n").length, 4);
   assert.match(csv, /'=1\+1/, "no spreadsheet runs a label");
 
