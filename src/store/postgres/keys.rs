@@ -32,7 +32,7 @@ impl PostgresStore {
     /// # Errors
     ///
     /// `Conflict` if the key or the record's id already exists, `KeyMisconfigured` if the limit has no
-    /// stored form ([`Limit::to_stored`]).
+    /// stored form ([`Limit::to_stored`](crate::key::Limit::to_stored)).
     pub fn insert(&self, key: &SecretKey, mut record: KeyRecord) -> StoreFuture<()> {
         if let Err(error) = record.check() {
             return StoreFuture::ready(Err(StoreError::misconfigured(error)));
