@@ -134,14 +134,17 @@ impl ImportedKey {
     }
 }
 
+/// Columns of a key in a CSV file before those of its limits.
+#[cfg_attr(not(feature = "admin"), allow(dead_code))]
+const FIRST_COLUMNS: [&str; 8] =
+    ["id", "key", "key_sha256", "label", "daily_limit", "created_at", "expires_at", "disabled"];
+
 /// Columns of a key in a CSV file.
 #[cfg_attr(not(feature = "admin"), allow(dead_code))]
-pub(crate) const KEY_COLUMNS: [&str; 8 + LIMIT_NAMES.len()] = {
-    let first =
-        ["id", "key", "key_sha256", "label", "daily_limit", "created_at", "expires_at", "disabled"];
-    let mut columns = [""; 8 + LIMIT_NAMES.len()];
-    let (begin, limits) = columns.split_at_mut(first.len());
-    begin.copy_from_slice(&first);
+pub(crate) const KEY_COLUMNS: [&str; FIRST_COLUMNS.len() + LIMIT_NAMES.len()] = {
+    let mut columns = [""; FIRST_COLUMNS.len() + LIMIT_NAMES.len()];
+    let (begin, limits) = columns.split_at_mut(FIRST_COLUMNS.len());
+    begin.copy_from_slice(&FIRST_COLUMNS);
     limits.copy_from_slice(&LIMIT_NAMES);
     columns
 };
@@ -152,7 +155,7 @@ pub(crate) fn key_cells(key: &KeySummary) -> [String; KEY_COLUMNS.len()] {
     let KeyRecord { id, masked, label, daily_limit, limits, created_at, expires_at, disabled } =
         &key.record;
     let time = |at: &Option<SystemTime>| at.map(rfc3339).unwrap_or_default();
-    let first = [
+    let first: [String; FIRST_COLUMNS.len()] = [
         id.to_string(),
         masked.clone(),
         key.hash.map(|hash| hash.to_hex()).unwrap_or_default(),
@@ -163,6 +166,7 @@ pub(crate) fn key_cells(key: &KeySummary) -> [String; KEY_COLUMNS.len()] {
         disabled.to_string(),
     ];
     let limits = limits.iter().map(|(_, limit)| limit.number().to_string());
+    // They are as many as there are columns.
     let mut cells = first.into_iter().chain(limits);
     [(); KEY_COLUMNS.len()].map(|()| cells.next().unwrap_or_default())
 }
