@@ -70,9 +70,7 @@ impl DailyQuotaLayer {
 fn start(store: &Arc<dyn QuotaStore>, claims: &[Claim]) -> StoreFuture<Decision> {
     match claims {
         [Claim { demand, .. }] if demand.amount > 0 => store.reserve(demand).map(Decision::from),
-        [Claim { demand, .. }] => {
-            store.status(demand).map(|status| Decision::of_no_units([status]))
-        }
+        [Claim { demand, .. }] => store.status(demand).map(Decision::of_no_units),
         _ if claims.iter().all(|claim| claim.demand.amount > 0) => {
             let demands: Vec<_> = claims.iter().map(|claim| claim.demand.clone()).collect();
             store.reserve_all(&demands).map(Decision::from)
@@ -132,9 +130,9 @@ enum Decision {
 }
 
 impl Decision {
-    fn of_no_units(statuses: [QuotaStatus; 1]) -> Self {
-        let units = statuses.map(|status| (Box::new(NoUnits) as Box<dyn Reservation>, status));
-        Self::Admitted(units.into())
+    fn of_no_units(status: QuotaStatus) -> Self {
+        let units: Box<dyn Reservation> = Box::new(NoUnits);
+        Self::Admitted([(units, status)].into())
     }
 }
 

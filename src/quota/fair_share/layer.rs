@@ -6,7 +6,7 @@ use tower_layer::Layer;
 
 use super::{
     FairShare,
-    places::{Places, Subject},
+    places::{Places, QueueSubject},
 };
 use crate::{
     error::{ProblemJson, Reject, catalog},
@@ -66,7 +66,7 @@ pub struct FairShareLayer {
     /// `None` if there is no limit.
     pub(super) places: Option<Arc<Places>>,
     pub(super) max_wait: Duration,
-    pub(super) subject: FromRequest<Subject>,
+    pub(super) subject: FromRequest<QueueSubject>,
     reject: Arc<dyn Reject>,
 }
 

@@ -23,19 +23,19 @@ pub(super) struct PlaceGuard(Arc<Places>);
 /// A request that waits for a place, until this is dropped.
 pub(super) struct Waiter {
     places: Arc<Places>,
-    subject: Subject,
+    subject: QueueSubject,
     ticket: u64,
 }
 
 /// Those whose requests share a queue: a key, or all who have none.
-pub(super) type Subject = Option<KeyId>;
+pub(super) type QueueSubject = Option<KeyId>;
 
 struct State {
     free: u32,
     /// The queues of the waiting subjects by their turns. The first one gets the next place.
     ring: BTreeMap<u64, Queue>,
     /// The turn of each waiting subject.
-    turns: HashMap<Subject, u64>,
+    turns: HashMap<QueueSubject, u64>,
     /// Tickets of waiting requests that have got a place and do not know it yet.
     granted: HashSet<u64>,
     /// The latest ticket or turn. Both rise, and none is used twice.
@@ -44,7 +44,7 @@ struct State {
 
 /// The waiting requests of one subject by their tickets, with their wakers. There is at least one.
 struct Queue {
-    subject: Subject,
+    subject: QueueSubject,
     waiting: BTreeMap<u64, Option<Waker>>,
 }
 
@@ -71,7 +71,7 @@ impl Places {
     }
 
     /// Starts to wait for a place.
-    pub(super) fn wait(self: &Arc<Self>, subject: Subject) -> Waiter {
+    pub(super) fn wait(self: &Arc<Self>, subject: QueueSubject) -> Waiter {
         let mut state = self.lock();
         let ticket = state.enqueue(&subject);
         // A place may have become free since `take`.
@@ -91,7 +91,7 @@ impl State {
     }
 
     /// Adds a request of a subject and returns its ticket. A subject that is waiting already keeps its turn.
-    fn enqueue(&mut self, subject: &Subject) -> u64 {
+    fn enqueue(&mut self, subject: &QueueSubject) -> u64 {
         let ticket = self.next();
         let turn = *self.turns.entry(subject.clone()).or_insert(ticket);
         let new = || Queue { subject: subject.clone(), waiting: BTreeMap::new() };
@@ -119,12 +119,12 @@ impl State {
     }
 
     /// Returns the waker of a waiting request.
-    fn waker(&mut self, subject: &Subject, ticket: u64) -> Option<&mut Option<Waker>> {
+    fn waker(&mut self, subject: &QueueSubject, ticket: u64) -> Option<&mut Option<Waker>> {
         self.ring.get_mut(self.turns.get(subject)?)?.waiting.get_mut(&ticket)
     }
 
     /// Removes a waiting request and returns its waker.
-    fn remove(&mut self, subject: &Subject, ticket: u64) -> Option<Waker> {
+    fn remove(&mut self, subject: &QueueSubject, ticket: u64) -> Option<Waker> {
         let turn = *self.turns.get(subject)?;
         let queue = self.ring.get_mut(&turn)?;
         let waker = queue.waiting.remove(&ticket);
